@@ -1,0 +1,1 @@
+"""Networks: AlexNet, U-Net, and torchvision's by name."""

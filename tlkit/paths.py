@@ -1,0 +1,96 @@
+"""The path language of overrides: dotted, ``init_args`` omitted, a callback under its class name.
+
+``data.examples_per_class``, ``model.network.width``, ``callbacks.LayerFreezing.layers``, ``pretrain.layers``.
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+from tlkit.errors import UserError, suggest
+
+Config = dict[str, Any]
+
+
+def override(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """Returns a copy of a resolved configuration with values at some paths replaced.
+
+    Setting a ``class_path``, or a value with one, drops the ``init_args`` of the class that stood there.
+
+    Raises:
+        UserError: a path that leads nowhere.
+    """
+    changed = deepcopy(config)
+    for path, value in overrides.items():
+        _set(changed, path, deepcopy(value))
+    return changed
+
+
+def lookup(config: Config, path: str) -> Any:
+    """Returns the value at a path.
+
+    Raises:
+        UserError: a path that leads nowhere.
+    """
+    parent, key = _parent(config, path)
+    return parent[key]
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns path -> leaf for everything in a configuration, with class names in place of ``class_path``."""
+    if isinstance(config, Mapping) and "class_path" in config:
+        name = str(config["class_path"]).rpartition(".")[2]
+        return {prefix: name} | flatten(config.get("init_args") or {}, prefix)
+    if isinstance(config, Mapping) and config:
+        flat: dict[str, Any] = {}
+        for key, value in config.items():
+            flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+        return flat
+    if isinstance(config, list) and any(isinstance(item, Mapping) for item in config):
+        flat = {}
+        for item in config:
+            name = str(item["class_path"]).rpartition(".")[2]
+            flat |= flatten(item, f"{prefix}.{name}")
+        return flat
+    return {prefix: config}
+
+
+def _set(config: Config, path: str, value: Any) -> None:
+    parent, key = _parent(config, path)
+    if key == "class_path":
+        parent.pop("init_args", None)
+    parent[key] = value
+
+
+def _parent(config: Config, path: str) -> tuple[Any, Any]:
+    """Walks to what holds the last part of a path; returns it and the key (or list index) there."""
+    parts = path.split(".")
+    if parts[0] == "callbacks":
+        parts = ["trainer", *parts]
+    node: Any = config
+    for depth, part in enumerate(parts):
+        node, key = _step(node, part, ".".join(parts[: depth + 1]), path)
+        if depth == len(parts) - 1:
+            return node, key
+        node = node[key]
+    raise AssertionError("a path has at least one part")
+
+
+def _step(node: Any, part: str, here: str, path: str) -> tuple[Any, Any]:
+    if isinstance(node, list):
+        names = [str(item.get("class_path", "")).rpartition(".")[2] for item in node]
+        if names.count(part) == 1:
+            return node, names.index(part)
+        got = "there are several" if part in names else "there is none"
+        raise UserError(
+            f"path '{path}': expected one callback '{part}', {got}; the stage has: {', '.join(names) or '—'}"
+        )
+    if isinstance(node, dict) and "class_path" in node and part not in ("class_path", "init_args"):
+        node = node.setdefault("init_args", {})
+    if not isinstance(node, dict) or part not in node:
+        valid = list(node) if isinstance(node, dict) else []
+        raise UserError(
+            f"path '{path}': expected '{here}' to exist, got nothing there{suggest(part, valid)} "
+            f"valid here: {', '.join(valid) or 'nothing'}"
+        )
+    return node, part
