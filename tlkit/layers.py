@@ -51,11 +51,16 @@ def layers_of(network: nn.Module) -> dict[str, Layer]:
     return {name: _layer(network, name, modules) for name, modules in owners.items()}
 
 
+def network_of(module: nn.Module) -> nn.Module:
+    """Returns the network that layers are named in: a LightningModule's attribute ``network``, else the module."""
+    network = getattr(module, "network", None)
+    return network if isinstance(network, nn.Module) else module
+
+
 def groups_of(network: nn.Module) -> dict[str, tuple[str, ...]]:
     """Returns group name -> names of its layers; for derived layers, each module path that holds several of them."""
-    declared: dict[str, tuple[str, ...]] | None = getattr(network, "groups", None)
-    if declared is not None:
-        return dict(declared)
+    if getattr(network, "layer_modules", None):  # an attribute `groups` of a foreign network may be anything
+        return dict(getattr(network, "groups", {}))
     groups: dict[str, list[str]] = {}
     for name in layers_of(network):
         parts = name.split(".")
@@ -122,7 +127,7 @@ def transfer(network: nn.Module, state: Mapping[str, Tensor], names: Iterable[st
         target.data.copy_(source)
 
 
-def freeze(network: nn.Module, names: Iterable[str], norm: NormMode = "eval") -> None:
+def freeze(network: nn.Module, names: Sequence[str], norm: NormMode = "eval") -> None:
     """Freezes these layers, the others keep their state. Idempotent: apply it again after every ``.train()``.
 
     Args:
@@ -140,9 +145,18 @@ def freeze(network: nn.Module, names: Iterable[str], norm: NormMode = "eval") ->
             parameter.requires_grad_(key in kept)
             if key not in kept:
                 parameter.grad = None
+    quiet = set(frozen_modules(network, names, norm))
+    for layer in (layers[name] for name in names):
         for path in layer.modules:
-            modules[path].training = network.training and norm != "eval" and isinstance(modules[path], _NormBase)
+            modules[path].training = network.training and modules[path] not in quiet
     _sync_containers(network)
+
+
+def frozen_modules(network: nn.Module, names: Sequence[str], norm: NormMode) -> list[nn.Module]:
+    """Returns the modules of frozen layers that stay in evaluation mode while the network trains."""
+    layers, modules = layers_of(network), dict(network.named_modules())
+    members = [modules[path] for name in names for path in layers[name].modules]
+    return [module for module in members if norm == "eval" or not isinstance(module, _NormBase)]
 
 
 def thaw(network: nn.Module, names: Iterable[str]) -> None:

@@ -40,7 +40,8 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """Returns path -> leaf for everything in a configuration, with class names in place of ``class_path``."""
     if isinstance(config, Mapping) and "class_path" in config:
         name = str(config["class_path"]).rpartition(".")[2]
-        return {prefix: name} | flatten(config.get("init_args") or {}, prefix)
+        arguments = config.get("init_args")
+        return {prefix: name} | (flatten(arguments, prefix) if arguments else {})
     if isinstance(config, Mapping) and config:
         flat: dict[str, Any] = {}
         for key, value in config.items():

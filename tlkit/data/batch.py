@@ -10,7 +10,8 @@ class Batch(NamedTuple):
 
     Attributes:
         input: ``(B, C, H, W)``; integers as stored, float32 once converted on the device.
-        target: ``(B,)`` class indices, ``(B, classes)`` class probabilities, ``(B, C, H, W)`` images or ``(B, H, W)`` masks.
+        target: ``(B,)`` class indices, ``(B, classes)`` class probabilities, ``(B, C, H, W)`` images or ``(B, H, W)``
+            masks.
         sample: ``(B,)`` int64, each sample's row in the packed store.
     """
 

@@ -22,7 +22,9 @@ CARBON_DEPTH = 30.0  # Å, a thin support film; a multiple of SLICE
 CARBON_DENSITY = 0.11  # atoms / Å³ (2.2 g / cm³)
 CARBON_DISTANCE = 1.4  # Å, least distance of two carbon atoms
 DIAMETER = (30.0, 50.0)  # Å, least and largest diameter in a field of at least FULL_FIELD
-FULL_FIELD = 51.2  # Å, 128 px at 0.4 Å; in a smaller field the diameters shrink in proportion, so that the particle fits
+FULL_FIELD = (
+    51.2  # Å, 128 px at 0.4 Å; in a smaller field the diameters shrink in proportion, so that the particle fits
+)
 
 # Primitive vectors in Å and basis (atomic number, fractional coordinates): Wyckoff, Crystal Structures 1 (1963).
 _CRYSTALS: dict[str, tuple[list[list[float]], list[tuple[int, tuple[float, float, float]]]]] = {
@@ -141,7 +143,7 @@ def _amorphous(field: float, random: np.random.Generator) -> Floats:
     # A cell's diagonal is no longer than the least distance, so a cell holds one atom at most.
     shape = np.ceil(box * 3**0.5 / CARBON_DISTANCE).astype(np.int64)
     offsets = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    # Far away in x, for cells without an atom; a layer of empty cells above and below the film.
+    # Cells without an atom hold one that is far away in z; two layers of them lie above and below the film.
     cells = np.full((shape[0], shape[1], shape[2] + 4, 3), 1e6)
     placed: list[Floats] = []
     count = 0

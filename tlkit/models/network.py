@@ -1,9 +1,12 @@
 """The base of tlkit's own networks: ordered layers, runnable in two parts."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
+
+from tlkit.errors import UserError
 
 
 class Network(nn.Module, ABC):
@@ -20,7 +23,7 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def run(self, state: Any, start: int, stop: int) -> Any:
-        """Applies layers ``start`` to ``stop - 1``.
+        """Applies layers ``start`` to ``stop - 1``; never changes ``state`` in place, so it may be kept and used again.
 
         Args:
             state: the input ``(B, C, H, W)`` if ``start`` is 0, else what ``run(..., stop=start)`` returned.
@@ -28,7 +31,8 @@ class Network(nn.Module, ABC):
             stop: index after the last layer to apply.
 
         Returns:
-            The network's output if ``stop`` is the number of layers, else whatever the later layers need.
+            The network's output if ``stop`` is the number of layers, else whatever the later layers need: a tensor, or
+            a tuple of tensors.
         """
 
     def prefix(self, x: Tensor, k: int) -> Any:
@@ -44,3 +48,27 @@ class Network(nn.Module, ABC):
         """Applies all layers to ``x`` ``(B, C, H, W)``."""
         out: Tensor = self.run(x, 0, len(self.layer_modules))
         return out
+
+
+def check_arguments(network: str, rules: Mapping[str, tuple[object, bool, str]]) -> None:
+    """Reports all bad constructor arguments at once.
+
+    Args:
+        network: the network's name.
+        rules: argument -> its value, whether it is good, and what is expected of it.
+
+    Raises:
+        UserError: an argument is not good.
+    """
+    faults = [f"{name}: expected {wanted}, got {value!r}" for name, (value, good, wanted) in rules.items() if not good]
+    if faults:
+        raise UserError(f"{network}: " + "; ".join(faults))
+
+
+def check_channels(network: str, x: Tensor, in_channels: int) -> None:
+    """Raises a ``UserError`` unless ``x`` is ``(B, C, H, W)`` with ``C = in_channels``."""
+    if x.ndim != 4 or x.shape[1] != in_channels:
+        raise UserError(
+            f"{network}: expected images (B, {in_channels}, H, W), got shape {tuple(x.shape)}; "
+            "set the network's in_channels to the channels of the data"
+        )

@@ -1,0 +1,64 @@
+"""The ``tlkit`` command: dispatch on the first word before anything heavy is imported."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import tlkit
+
+HELP = """\
+usage: tlkit COMMAND [options]
+
+Transfer-learning protocols as one YAML and one command.
+
+train and evaluate (Lightning's options; `tlkit fit --help`):
+  fit        train the stage a YAML describes; its pretrain is trained first, or found
+  validate   evaluate a checkpoint on the validation images
+  test       evaluate a checkpoint on the test images
+  predict    write a checkpoint's predictions for the test images
+
+look:
+  config     print the fully resolved experiment, all stages
+  layers     print the network's layers: size, output, transferred, frozen, rate
+  compare    print finished runs as one table and draw their curves
+  plugins    list the callbacks that are installed, and what could not be loaded
+
+examples:
+  tlkit fit --config configs/alexnet_split.yaml
+  tlkit fit --config configs/alexnet_split.yaml --data.examples_per_class 25
+  tlkit fit --config configs/alexnet_split.yaml --ckpt_path last
+
+options:
+  --config FILE   an experiment; any value in it can be overridden: --trainer.max_epochs 5
+  --debug         show the traceback of a user's mistake
+  --version       print the version
+"""
+
+TRAINER = ("fit", "validate", "test", "predict")
+COMMANDS = (*TRAINER, "config", "layers", "compare", "plugins")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit code: 0 done, 2 a user's mistake, 3 NaN or infinity, 130 Ctrl-C."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return 0
+    if args[0] == "--version":
+        print(f"tlkit {tlkit.__version__}")
+        return 0
+    command, *rest = args
+    if command not in COMMANDS:
+        from tlkit.errors import suggest
+
+        print(f"tlkit: no command '{command}'{suggest(command, COMMANDS)} valid: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    if os.getcwd() not in sys.path:  # classes in the current directory resolve as under `python -m tlkit`
+        sys.path.insert(0, os.getcwd())
+    from tlkit.commands import run_command
+
+    return run_command(command, rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

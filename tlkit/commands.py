@@ -1,0 +1,157 @@
+"""What each command does, and what it says when something is wrong."""
+
+import errno
+import logging
+import sys
+import traceback
+import warnings
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tlkit.errors import UserError
+from tlkit.experiment import config_yaml, plan
+from tlkit.paths import Config
+from tlkit.stage_cli import StageCLI, explain
+
+log = logging.getLogger("tlkit")
+
+INTERRUPTED = 130
+
+
+def run_command(command: str, args: Sequence[str]) -> int:
+    """Runs a command and returns its exit code; a user's mistake is one message without a traceback."""
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
+    _set_up_messages()
+    try:
+        COMMANDS[command](args)
+    except UserError as error:
+        return _fail(str(error), error.exit_code, debug)
+    except KeyboardInterrupt:
+        return _fail(f"interrupted; to go on: tlkit {command} {' '.join(_resuming(args))}", INTERRUPTED, debug)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        where = f" while writing {error.filename}" if error.filename else ""
+        return _fail(
+            f"expected room on the disk, got '{error.strerror}'{where}; nothing half-written is left. Free some space, "
+            f"then go on with: tlkit {command} {' '.join(_resuming(args))}",
+            2,
+            debug,
+        )
+    return 0
+
+
+def load_experiment(args: Sequence[str]) -> Config:
+    """Returns the resolved configuration of an experiment given on the command line.
+
+    Raises:
+        UserError: everything that is wrong with the file, or what is wrong with the options.
+    """
+    try:
+        cli = StageCLI(args)
+    except ArgumentError as error:
+        raise UserError(explain(error, args)) from error
+    config = cli.resolved()
+    if config["name"] is None:
+        files = cli.config.get("config") or []
+        config["name"] = Path(str(files[-1])).stem if files else "experiment"
+    return config
+
+
+def fit(args: Sequence[str]) -> None:
+    """Trains the stage that a YAML describes, after its pretrain."""
+    from tlkit.stage_run import run
+    from tlkit.table import print_runs
+
+    config = load_experiment(args)
+    finished = run(plan(config), config["ckpt_path"])
+    print_runs([finished.path])
+    print(f"\n{finished.path}\n  curves       {finished.path / 'curves.png'}\n  TensorBoard  tensorboard --logdir {config['runs']}")
+
+
+def evaluate(command: str) -> Callable[[Sequence[str]], None]:
+    """Returns the command that evaluates a checkpoint with one of the trainer's methods."""
+
+    def action(args: Sequence[str]) -> None:
+        from tlkit.evaluate import evaluate
+
+        config = load_experiment(args)
+        evaluate(command, plan(config), config["ckpt_path"])
+
+    return action
+
+
+def config(args: Sequence[str]) -> None:
+    """Prints all stages of an experiment, resolved."""
+    print("---\n".join(config_yaml(stage) for stage in plan(load_experiment(args)).chain()), end="")
+
+
+def layers(args: Sequence[str]) -> None:
+    """Prints a table of the network's layers."""
+    from tlkit.table import print_layers
+
+    print_layers(plan(load_experiment(args)))
+
+
+def compare(args: Sequence[str]) -> None:
+    """Prints finished runs as one table and draws their curves."""
+    from tlkit.table import compare_runs
+
+    compare_runs(args)
+
+
+def plugins(args: Sequence[str]) -> None:
+    """Lists installed callbacks."""
+    from tlkit.table import print_plugins
+
+    print_plugins()
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "fit": fit,
+    "validate": evaluate("validate"),
+    "test": evaluate("test"),
+    "predict": evaluate("predict"),
+    "config": config,
+    "layers": layers,
+    "compare": compare,
+    "plugins": plugins,
+}
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    sys.stdout.flush()
+    print(f"tlkit: {message}", file=sys.stderr)
+    return code
+
+
+def _resuming(args: Sequence[str]) -> list[str]:
+    """Returns the words that resume what these words started."""
+    kept = list(args)
+    if "--ckpt_path" in kept:
+        at = kept.index("--ckpt_path")
+        del kept[at : at + 2]
+    return [*kept, "--ckpt_path", "last"]
+
+
+def _set_up_messages() -> None:
+    """Says what tlkit does, on standard output; leaves out what Lightning says about itself or at the wrong address."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers, log.propagate = [handler], False
+    log.setLevel(logging.INFO)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        r".*does not have many workers.*",  # batches are taken by index from memory: workers slow them down
+        r".*smaller than the logging interval.*",  # metrics are logged once an epoch
+        r".*`instantiate_classes` was deprecated.*",  # called by LightningCLI
+        r".*instantiate_classes.*deprecated.*",
+        r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run goes on in its directory
+    ):
+        warnings.filterwarnings("ignore", message=message)
+

@@ -1,0 +1,80 @@
+"""Validate, test or predict with the checkpoint of a stage."""
+
+import csv
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from tlkit import runs
+from tlkit.errors import UserError
+from tlkit.experiment import Stage
+from tlkit.stage_cli import StageCLI
+from tlkit.weights import checkpoint_file, load_checkpoint
+
+log = logging.getLogger("tlkit")
+
+
+def evaluate(command: str, stage: Stage, checkpoint: str | None) -> None:
+    """Evaluates a checkpoint of a stage; ``predict`` writes its output beside the checkpoint's run.
+
+    Args:
+        command: ``validate``, ``test`` or ``predict``.
+        stage: what the checkpoint is of.
+        checkpoint: a file or a run directory; None: the best one of the last finished run.
+    """
+    path = _checkpoint(stage, checkpoint)
+    print(f"{command} {path}")
+    cli = StageCLI(stage.config)
+    cli.build(lambda model, data: {"logger": False, "enable_checkpointing": False})
+    load_checkpoint(path)
+    trainer, arguments = cli.trainer, {"datamodule": cli.datamodule, "ckpt_path": path, "weights_only": True}
+    if command == "predict":
+        outputs = trainer.predict(cli.model, **arguments)
+        _write_predictions(path, outputs or [], getattr(cli.datamodule, "class_names", None))
+    else:
+        getattr(trainer, command)(cli.model, verbose=False, **arguments)
+        _print_metrics(trainer)
+
+
+def _checkpoint(stage: Stage, given: str | None) -> Path:
+    if given:
+        return checkpoint_file(Path(given))
+    run = runs.find_finished(stage.root, stage.name, stage.id)
+    if run is None:
+        raise UserError(
+            f"expected a finished run of this experiment below {stage.root}, got none; "
+            "train it with `tlkit fit`, or give its checkpoint with --ckpt_path"
+        )
+    return run.best
+
+
+def _print_metrics(trainer: Trainer) -> None:
+    metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
+    width = max(map(len, metrics), default=0)
+    for key, value in metrics.items():
+        print(f"  {key:<{width}}  {value:.4f}")
+
+
+def _write_predictions(checkpoint: Path, outputs: list[Any], class_names: list[str] | None) -> None:
+    """Class probabilities become a CSV with one row per image, images an array."""
+    if outputs and isinstance(outputs[0], list):
+        outputs = [batch for domain in outputs for batch in domain]
+    stacked: Tensor = torch.cat(outputs)
+    directory = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+    if stacked.ndim > 2:
+        path = directory / "predictions.npy"
+        np.save(path, stacked.numpy())
+    else:
+        path = directory / "predictions.csv"
+        names = class_names or [str(number) for number in range(stacked.shape[1])]
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "class", *names])
+            for number, row in enumerate(stacked.tolist()):
+                writer.writerow([number, names[row.index(max(row))], *(f"{p:.6f}" for p in row)])
+    print(f"{len(stacked)} predictions in {path}")

@@ -1,0 +1,138 @@
+"""What a stage writes while it trains: checkpoints, one row of metrics per epoch, learning rates, seconds."""
+
+import csv
+import io
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from typing_extensions import override
+
+from tlkit.runs import write_text
+
+Row = dict[str, float]
+
+
+class TimedCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints as Lightning does, under a temporary name first, and counts the seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+
+    @override
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        start = time.perf_counter()
+        temporary = Path(path).with_name(f".{Path(path).name}.tmp")
+        try:
+            super().save_checkpoint(checkpoint, temporary, storage_options)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        self.seconds += time.perf_counter() - start
+
+
+class Recorder(ModelCheckpoint):
+    """Keeps the best and the last checkpoint and the history of a run.
+
+    The history is part of the checkpoint, so that a resumed run has one history without gaps or repeats.
+
+    Args:
+        directory: of the run.
+        monitor: metric that selects the best checkpoint; None: there is only the last one.
+        mode: ``max`` or ``min``.
+        stage: identity and name of the stage, written into each checkpoint.
+    """
+
+    def __init__(self, directory: Path, monitor: str | None, mode: str, stage: dict[str, str]) -> None:
+        super().__init__(
+            dirpath=directory / "checkpoints",
+            filename="best",
+            monitor=monitor,
+            mode=mode,
+            save_top_k=1 if monitor else 0,
+            save_last=True,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,
+        )
+        self.directory = directory
+        self.stage = stage
+        self.history: list[Row] = []
+        self.seconds = {"train": 0.0, "validate": 0.0}
+        self._epoch_start = self._validation_start = self._validated = 0.0
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"history": self.history, "seconds": self.seconds}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history, self.seconds = state_dict.pop("history"), state_dict.pop("seconds")
+        super().load_state_dict(state_dict)
+
+    @override
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["tlkit"] = self.stage
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._epoch_start, self._validated = time.perf_counter(), 0.0
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0 or trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            for logger in trainer.loggers:
+                logger.log_metrics(_rates(trainer), step=trainer.global_step)
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validation_start = time.perf_counter()
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated += time.perf_counter() - self._validation_start
+        super().on_validation_end(trainer, pl_module)
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seconds["validate"] += self._validated
+        self.seconds["train"] += time.perf_counter() - self._epoch_start - self._validated
+        metrics = {key: value.item() for key, value in sorted(trainer.callback_metrics.items())}
+        self.history.append({"epoch": trainer.current_epoch, "step": trainer.global_step} | metrics | _rates(trainer))
+        write_csv(self.directory / "metrics.csv", self.history)
+        super().on_train_epoch_end(trainer, pl_module)
+
+
+def write_csv(path: Path, rows: list[Row]) -> None:
+    """Writes rows with the union of their columns, in the order of appearance."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def peak_memory() -> dict[str, Any]:
+    """Returns peak memory in bytes: of the accelerator if there is one, else of this process."""
+    if torch.cuda.is_available():
+        return {"peak_bytes": torch.cuda.max_memory_allocated(), "device": torch.cuda.get_device_name()}
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "device": "process"}
+
+
+def _rates(trainer: Trainer) -> Row:
+    """Returns the learning rate of each parameter group, by its name or its number."""
+    return {
+        f"lr/{group.get('name', number)}": float(group["lr"])
+        for optimizer in trainer.optimizers
+        for number, group in enumerate(optimizer.param_groups)
+    }

@@ -1,0 +1,155 @@
+"""The parser of one stage: LightningCLI with a ``pretrain`` section, classes built only when asked for."""
+
+import json
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+import tlkit.data
+import tlkit.models
+import tlkit.tasks  # noqa: F401  short class names resolve among what is imported
+from tlkit import plugins
+from tlkit.errors import UserError
+from tlkit.paths import Config
+
+RUNS = "runs"
+
+TrainerArguments = Callable[[LightningModule, LightningDataModule | None], dict[str, Any]]
+
+
+class StageCLI(LightningCLI):
+    """Parses an experiment; ``build`` makes its model, data and trainer.
+
+    Args:
+        args: command-line words, or a resolved configuration.
+
+    Raises:
+        ArgumentError: what the parser refuses.
+    """
+
+    def __init__(self, args: Sequence[str] | Config) -> None:
+        plugins.load()
+        self.trainer_arguments: TrainerArguments = lambda model, data: {}
+        super().__init__(
+            args=args if isinstance(args, dict) else list(args),
+            run=False,
+            seed_everything_default=0,
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            parser_kwargs={"exit_on_error": False},
+            trainer_defaults={"num_sanity_val_steps": 0},
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what tlkit knows beside Lightning's trainer, model and data."""
+        add = parser.add_argument
+        add("--name", type=str | None, help="Name of the experiment; the configuration file's name by default.")
+        add("--runs", type=str, default=RUNS, help="Directory of all runs.")
+        add(
+            "--ckpt_path",
+            type=str | None,
+            help="fit: a checkpoint to resume from, or 'last' for the last one of the run that was cut off. "
+            "validate, test, predict: the checkpoint to evaluate; the best of the last finished run by default.",
+        )
+        add(
+            "--pretrain.layers",
+            type=int | str | list[str],
+            default=0,
+            help="Layers to copy from the pretrain: the first k, names, groups, globs, or all; 0: train from scratch.",
+        )
+        add(
+            "--pretrain.checkpoint",
+            type=str | None,
+            help="Where they come from instead of a pretrain stage: a run directory, a .ckpt, or a state_dict file.",
+        )
+        add("--pretrain.reuse", type=bool, default=True, help="Whether a finished pretrain is used again.")
+        add(
+            "--pretrain.with",
+            type=dict[str, Any] | None,
+            help="What differs in the pretrain stage: path -> value; everything else is shared, except callbacks.",
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses words or a configuration, whatever stands in ``sys.argv``."""
+        self.config = parser.parse_object(args) if isinstance(args, dict) else parser.parse_args(args)
+
+    def _set_seed(self) -> None:
+        """Seeds nothing here: `build` follows the pretrain, and the seed must stand directly before it."""
+
+    def instantiate_classes(self) -> None:
+        """Builds nothing yet."""
+
+    def build(self, trainer_arguments: TrainerArguments) -> None:
+        """Builds data, model and trainer, seeded.
+
+        Args:
+            trainer_arguments: takes the model and the data, returns what tlkit decides about the trainer; callbacks
+                are added to the configured ones.
+        """
+        self.trainer_arguments = trainer_arguments
+        super()._set_seed()
+        super().instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Builds the trainer from its section and what `build` was given."""
+        extra = self.trainer_arguments(self.model, self.datamodule)
+        config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
+        callbacks = config.get("callbacks") or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        plugins = config.get("plugins") or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        config["callbacks"] = [*callbacks, *extra.pop("callbacks", [])]
+        config["plugins"] = [*plugins, *extra.pop("plugins", [])]
+        return Trainer(**config | extra)
+
+    def resolved(self) -> Config:
+        """Returns the whole configuration, defaults filled in, as plain data."""
+        text = self.parser.dump(self.config, format="json", skip_none=False, skip_validation=True)
+        config: Config = json.loads(text)
+        return config
+
+
+def parse(args: Sequence[str] | Config) -> Config:
+    """Returns the resolved configuration that words or a configuration mean.
+
+    Raises:
+        UserError: a fault in a configuration that was put together from another one.
+    """
+    try:
+        return StageCLI(args).resolved()
+    except ArgumentError as error:
+        if not isinstance(args, dict):
+            raise
+        raise UserError(f"the configuration with its overrides is not valid: {error}") from error
+
+
+def explain(error: ArgumentError, args: Sequence[str]) -> str:
+    """Returns what is wrong with a command line: every fault of its files, or else the one the parser found."""
+    from tlkit.faults import find_faults, report
+    from tlkit.faults_cli import cli_fault
+
+    reports = []
+    for path in config_files(args):
+        if not path.is_file():
+            return f"--config: expected a file, got {path}, which does not exist"
+        faults = find_faults(path.read_text(), SCHEMA, str(path), required=("model",))
+        if faults:
+            reports.append(report(faults, str(path)))
+    message = "\n".join(reports) or cli_fault(StageCLI.bare_parser(), str(error), args)
+    note = plugins.failures()
+    return f"{message}\n{note}" if note and "no class" in message else message
+
+
+def config_files(args: Sequence[str]) -> list[Path]:
+    """Returns the configuration files named on a command line."""
+    files = []
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        if word in ("-c", "--config"):
+            files.append(Path(following))
+        elif word.startswith(("--config=", "-c=")):
+            files.append(Path(word.partition("=")[2]))
+    return files

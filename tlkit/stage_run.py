@@ -1,0 +1,211 @@
+"""Carry a stage out: find or train its pretrain, hand the layers over, fit, test, leave a run directory."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from tlkit import runs
+from tlkit.errors import UserError
+from tlkit.experiment import Stage, config_yaml
+from tlkit.layers import network_of, select, transfer
+from tlkit.recorder import Recorder, TimedCheckpointIO
+from tlkit.result import finish
+from tlkit.runs import Run
+from tlkit.stage_cli import StageCLI
+from tlkit.tasks.base import Task
+from tlkit.weights import Weights, load_checkpoint, load_weights
+
+log = logging.getLogger("tlkit")
+
+
+@dataclass
+class Source:
+    """Where a stage's first layers come from: weights, and what the result says about them."""
+
+    weights: Weights
+    label: dict[str, Any]
+
+
+def run(stage: Stage, resume: str | None = None) -> Run:
+    """Trains a stage, after its pretrain if it needs one, and returns the finished run.
+
+    Args:
+        stage: what to train.
+        resume: ``last``, to go on with the run that was cut off, or a checkpoint file of this stage.
+    """
+    source = _source(stage, resume)
+    directory, checkpoint = _resume(stage, resume) if resume else (None, None)
+    directory = directory or runs.create(stage.root, stage.experiment, stage.name, stage.id)
+    with runs.running(directory.path), _log_to(directory.path / "log.txt"):
+        log.info("%s stage in %s", stage.name, directory.path)
+        _train(stage, directory, source, checkpoint)
+    return directory
+
+
+def _source(stage: Stage, resume: str | None) -> Source | None:
+    if stage.checkpoint:
+        log.info("pretrained weights from %s", stage.checkpoint)
+        return Source(load_weights(stage.checkpoint), {"path": str(stage.checkpoint)})
+    if stage.pretrain is None:
+        return None
+    finished = _pretrained(stage, stage.pretrain, resume)
+    return Source(load_weights(finished.best), {"id": finished.id, "path": str(finished.path)})
+
+
+def _pretrained(stage: Stage, pretrain: Stage, resume: str | None) -> Run:
+    """Finds the finished pretrain or trains it; of several processes that want it, one trains and the others wait."""
+    with runs.lock(stage.root / ".locks" / f"{pretrain.id[:16]}.lock"):
+        found = runs.find_finished(stage.root, pretrain.name, pretrain.id)
+        if found and stage.config["pretrain"]["reuse"]:
+            log.info("reusing the finished pretrain %s", found.path)
+            return found
+        return run(pretrain, "last" if resume == "last" else None)
+
+
+def _resume(stage: Stage, resume: str) -> tuple[Run | None, Path | None]:
+    """Returns the run to go on with (None: a new one) and the checkpoint (None: from the first step)."""
+    if resume != "last":
+        path = Path(resume)
+        _check_resumable(stage, path)
+        cut_off = (run for run in runs.find(stage.root, stage.name, stage.id) if not run.finished)
+        return next((run for run in cut_off if run.path in path.resolve().parents), None), path
+    found = runs.find_unfinished(stage.root, stage.name, stage.id)
+    if found is None:
+        log.info("no %s run of this experiment was cut off: it starts from its first step", stage.name)
+        return None, None
+    log.info("going on with %s%s", found.path, "" if found.last.exists() else " from its first step: no checkpoint yet")
+    return found, found.last if found.last.exists() else None
+
+
+def _check_resumable(stage: Stage, path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"ckpt_path: expected a checkpoint file or 'last', got {path}, which does not exist")
+    written = load_checkpoint(path).get("tlkit", {}).get("stage")
+    if written != stage.name:
+        raise UserError(
+            f"ckpt_path: expected a checkpoint of a {stage.name} stage, got {path} of "
+            f"{f'a {written} stage' if written else 'another program'}; ckpt_path resumes a run with its optimizer and "
+            "epoch. To start from pretrained weights only, give it as pretrain.checkpoint"
+        )
+
+
+def _train(stage: Stage, run: Run, source: Source | None, checkpoint: Path | None) -> None:
+    clock = _Clock()
+    with clock("setup"):
+        runs.write_text(run.path / "config.yaml", config_yaml(stage))
+        cli, recorder, io = _build(stage, run)
+        model, data, trainer = cli.model, cli.datamodule, cli.trainer
+        transferred = _hand_over(stage, model, source.weights) if source else []
+        model.transferred, model.run_dir = transferred, run.path
+        if hasattr(data, "describe"):
+            runs.write_text(run.path / "split.json", json.dumps(data.describe(), indent=1))
+    metrics = {}
+    if source and checkpoint is None and getattr(model, "evaluate_before", False):
+        metrics = _evaluate(trainer, model, data, None, "before")
+    with clock("fit"):
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    with clock("test"):
+        metrics |= _evaluate(trainer, model, data, run.best, "test")
+    finish(
+        stage,
+        run,
+        trainer=trainer,
+        recorder=recorder,
+        metrics=metrics,
+        seconds=clock.seconds | recorder.seconds | {"checkpoint": io.seconds},
+        pretrain=source.label | {"layers": transferred} if source else None,
+    )
+
+
+def _build(stage: Stage, run: Run) -> tuple[StageCLI, Recorder, TimedCheckpointIO]:
+    io = TimedCheckpointIO()
+    recorders: list[Recorder] = []
+
+    def trainer_arguments(model: LightningModule, data: LightningDataModule | None) -> dict[str, Any]:
+        label = {"id": stage.id, "stage": stage.name}
+        monitor = getattr(model, "monitor", None) if _validates(data) else None
+        recorders.append(Recorder(run.path, monitor, getattr(model, "monitor_mode", "min"), label))
+        arguments: dict[str, Any] = {
+            "default_root_dir": str(run.path),
+            "callbacks": recorders,
+            "plugins": [io],
+            "use_distributed_sampler": not hasattr(data, "rows"),
+        }
+        if stage.config["trainer"]["logger"] in (None, True):
+            arguments["logger"] = TensorBoardLogger(save_dir=str(run.path), name="", version="")
+        return arguments
+
+    cli = StageCLI(stage.config)
+    cli.build(trainer_arguments)
+    return cli, recorders[0], io
+
+
+def _validates(data: LightningDataModule | None) -> bool:
+    rows = data.rows("val") if data is not None and hasattr(data, "rows") else None
+    return rows is None or any(len(some) for some in rows.values())
+
+
+def _hand_over(stage: Stage, model: LightningModule, weights: Weights) -> list[str]:
+    """Copies the chosen layers and the input normalisation into the model; returns the names of the layers."""
+    network = network_of(model)
+    try:
+        names = select(network, stage.layers)
+    except UserError as error:
+        raise UserError(f"pretrain.layers: {error}") from error
+    transfer(network, weights.network, names)
+    if weights.normalisation and isinstance(model, Task):
+        model.set_normalisation(weights.normalisation)
+    log.info("transferred %d layers: %s", len(names), ", ".join(names))
+    return names
+
+
+def _evaluate(
+    trainer: Trainer, model: LightningModule, data: LightningDataModule | None, checkpoint: Path | None, prefix: str
+) -> dict[str, float]:
+    """Tests the model as it is, or with the weights of a checkpoint; returns the metrics under a prefix."""
+    if not is_overridden("test_step", model):
+        return {}
+    if isinstance(model, Task):
+        model.test_prefix = prefix
+    trainer.test(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    return {key: value.item() for key, value in trainer.callback_metrics.items()}
+
+
+class _Clock:
+    """Seconds of named parts."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[part] = time.perf_counter() - start
+
+
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Copies tlkit's and Lightning's messages and all warnings to a file."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("tlkit", "lightning.pytorch", "py.warnings")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for logger in loggers:
+            logger.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,156 @@
+"""Tables for the terminal: finished runs, layers, plugins."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tlkit import plugins
+from tlkit.errors import UserError
+from tlkit.experiment import Stage
+from tlkit.layers import LayerSpec, groups_of, is_frozen, layers_of, network_of, parameter_count, select
+from tlkit.result import draw_curves
+from tlkit.runs import read_result
+from tlkit.stage_cli import StageCLI
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints columns, the first flush left, the others flush right."""
+    table = [list(header), *map(list, rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    for number, row in enumerate(table):
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        print("  ".join(cells).rstrip())
+        if number == 0:
+            print("  ".join("-" * width for width in widths))
+
+
+def print_runs(paths: Sequence[Path]) -> None:
+    """Prints one row per finished run: what it started from, the test metric, seconds, trainable parameters."""
+    results = [read_result(path) for path in paths]
+    names = list(dict.fromkeys(result["metric"]["name"].partition("/")[2] for result in results))
+    rows = []
+    for path, result in zip(paths, results, strict=True):
+        metrics = result["metrics"]
+        values = [_number(metrics.get(f"{part}/{name}")) for name in names for part in ("val", "test")]
+        seconds = f"{result['seconds']['fit']:.0f}"
+        rows.append([_label(result), *values, seconds, f"{result['parameters']['trainable']:,}", str(path)])
+    header = ["", *(f"{part}/{name}" for name in names for part in ("val", "test")), "seconds", "trainable", "run"]
+    print()
+    print_table(header, rows)
+
+
+def compare_runs(args: Sequence[str]) -> None:
+    """Prints finished runs as one table and draws their curves into ``compare.png`` beside the last of them.
+
+    Args:
+        args: run directories.
+
+    Raises:
+        UserError: fewer than one directory, or one without a finished run.
+    """
+    if not args or args[0] in ("-h", "--help"):
+        raise UserError("compare: expected one or more run directories: tlkit compare runs/x/transfer-0a1b2c3d …")
+    paths = [Path(arg) for arg in args]
+    print_runs(paths)
+    histories: dict[str, list[dict[str, float]]] = {}
+    for path in paths:
+        label = _label(read_result(path))
+        histories[label if label not in histories else f"{label} ({path.name})"] = _history(path)
+    picture = paths[-1] / "compare.png"
+    draw_curves(picture, histories, read_result(paths[-1])["metric"]["name"])
+    print(f"\ncurves: {picture}")
+
+
+def print_layers(stage: Stage) -> None:
+    """Prints a network's layers in order: parameters, output, what is transferred and frozen, at which rate."""
+    cli = StageCLI(stage.config)
+    cli.build(lambda model, data: {"logger": False, "enable_checkpointing": False})
+    network = network_of(cli.model)
+    transferred = set(_selected(network, stage.layers)) if stage.layers not in (0, [], "0") else set()
+    frozen = {name for spec in _freezing(stage) for name in _selected(network, spec)}
+    shapes = _output_shapes(network, stage)
+    rates = _rates(cli)
+    rows = [
+        [
+            name,
+            f"{parameter_count(network, layer):,}",
+            shapes.get(name, "?"),
+            "yes" if name in transferred else "",
+            "yes" if name in frozen or is_frozen(network, layer) else "",
+            "0" if name in frozen else rates.get(name, "?"),
+        ]
+        for name, layer in layers_of(network).items()
+    ]
+    print_table(["layer", "parameters", "output", "transferred", "frozen", "rate"], rows)
+    total = sum(p.numel() for p in network.parameters())
+    print(f"\n{len(rows)} layers, {total:,} parameters; groups: {', '.join(groups_of(network)) or 'none'}")
+
+
+def print_plugins() -> None:
+    """Prints what each installed package of callbacks provides, and what could not be loaded."""
+    for plugin in plugins.load():
+        print(f"{plugin.distribution}  ({plugin.module})")
+        if plugin.error:
+            print(f"  not loaded: {plugin.error}")
+        width = max(map(len, plugin.classes), default=0)
+        for name, cls in plugin.classes.items():
+            print(f"  {name:<{width}}  {(cls.__doc__ or '').strip().splitlines()[0]}")
+
+
+def _label(result: dict[str, Any]) -> str:
+    if result["stage"] == "pretrain":
+        return "pretrain"
+    return f"transferred, {len(result['pretrain']['layers'])} layers" if result["pretrain"] else "from scratch"
+
+
+def _number(value: float | None) -> str:
+    return "—" if value is None else f"{value:.4g}"
+
+
+def _history(path: Path) -> list[dict[str, float]]:
+    with (path / "metrics.csv").open(newline="") as file:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def _selected(network: nn.Module, spec: LayerSpec) -> list[str]:
+    return select(network, spec)
+
+
+def _freezing(stage: Stage) -> list[LayerSpec]:
+    """Returns what each freezing callback of the stage's configuration freezes from the start."""
+    callbacks = stage.config["trainer"].get("callbacks") or []
+    return [
+        item["init_args"]["layers"] for item in callbacks if item["class_path"].rpartition(".")[2] == "LayerFreezing"
+    ]
+
+
+def _output_shapes(network: nn.Module, stage: Stage) -> dict[str, str]:
+    """Returns layer -> shape of its output for one image, in evaluation mode."""
+    shapes: dict[str, str] = {}
+    handles = []
+    for name, layer in layers_of(network).items():
+
+        def keep(module: nn.Module, inputs: object, output: object, name: str = name) -> None:
+            if isinstance(output, Tensor):
+                shapes[name] = "×".join(map(str, output.shape[1:]))
+
+        handles += [network.get_submodule(path).register_forward_hook(keep) for path in layer.modules]
+    arguments = stage.config["model"]["init_args"]["network"]["init_args"]
+    size = (stage.config.get("data") or {}).get("init_args", {}).get("image_size") or 224
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, arguments.get("in_channels", 3), size, size))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return shapes
+
+
+def _rates(cli: StageCLI) -> dict[str, str]:
+    optimizer = cli.model.configure_optimizers()
+    groups = getattr(optimizer, "param_groups", [])
+    return {group["layer"]: f"{group['lr']:g}" for group in groups if "layer" in group}

@@ -1,0 +1,258 @@
+"""What every task shares: normalisation, the training step, metrics of an epoch, and the check for NaN."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning import LightningDataModule, LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+from torchmetrics import MetricCollection
+from typing_extensions import override
+
+from tlkit.data.batch import Batch
+from tlkit.errors import UserError
+from tlkit.models.network import Network
+from tlkit.optim import build_optimizer
+from tlkit.tasks.diagnosis import explain
+from tlkit.tasks.loss_meter import LossMeter
+from tlkit.tasks.meter import Meter, named
+from tlkit.tasks.normalisation import Normalisation, checked
+
+
+class Task(LightningModule, ABC):
+    """A network, its loss and its metrics.
+
+    Attributes:
+        monitor: the validation metric that selects the checkpoint; final once `adapt` has seen the data.
+        monitor_mode: whether more of it is better.
+        evaluate_before: whether a transfer stage is tested before its fit as well.
+        transferred: names of the layers copied from a pretrain; None: unknown.
+        run_dir: where pictures are written; None: nowhere.
+        phase_prefix: what a test's metrics are logged under: ``test``, or ``before`` for a test before the fit.
+        normalised: whether `input_mean` and `input_std` are final: given, copied from a pretrain, or from a checkpoint.
+    """
+
+    monitor: str
+    monitor_mode: Literal["min", "max"]
+    evaluate_before: bool = False
+    input_mean: Tensor
+    input_std: Tensor
+
+    def __init__(
+        self,
+        network: Network | nn.Module,
+        optimizer: OptimizerCallable = lambda groups: SGD(groups, lr=0.01, momentum=0.9),
+        lr_scale: dict[str, float] | None = None,
+        decay_norm_and_bias: bool = True,
+        normalisation: Normalisation | None = None,
+    ) -> None:
+        """Wires a network to an optimizer.
+
+        Args:
+            network: from normalised inputs ``(B, C, H, W)`` to the task's output.
+            optimizer: takes parameter groups, returns an optimizer.
+            lr_scale: layer, group or glob -> its rate relative to ``lr``; 1 where not named.
+            decay_norm_and_bias: whether weight decay also pulls normalisation parameters and biases.
+            normalisation: of the input; None: the pretrain's, or from scratch that of the training images.
+        """
+        super().__init__()
+        self.network = network
+        self.optimizer = optimizer
+        self.lr_scale = lr_scale
+        self.decay_norm_and_bias = decay_norm_and_bias
+        self.transferred: list[str] | None = None
+        self.run_dir: Path | None = None
+        self.phase_prefix = "test"
+        self.normalised = False
+        self.register_buffer("input_mean", torch.zeros(1, 1, 1))
+        self.register_buffer("input_std", torch.ones(1, 1, 1))
+        if normalisation is not None:
+            self.set_normalisation(normalisation.mean, normalisation.std)
+        self._train_loss = LossMeter()
+        self._meters: list[Meter] = []
+        self._last_logged_step = -1
+
+    @abstractmethod
+    def adapt(self, datamodule: LightningDataModule) -> None:
+        """Takes from the data module what the metrics need. Idempotent; `setup` calls it."""
+
+    @abstractmethod
+    def criterion(self, output: Tensor, target: Tensor) -> Tensor:
+        """Returns the loss of the network's output, a scalar: the mean over the batch."""
+
+    @abstractmethod
+    def prediction(self, output: Tensor) -> Tensor:
+        """Turns the network's output into what a user asks for: probabilities, or an image."""
+
+    @abstractmethod
+    def metrics(self) -> MetricCollection:
+        """Returns fresh metrics, by name without a prefix."""
+
+    @abstractmethod
+    def measure(self, metrics: MetricCollection, output: Tensor, target: Tensor) -> None:
+        """Adds the network's output (float32) for one batch to the metrics."""
+
+    def set_normalisation(self, mean: Iterable[float] | Tensor, std: Iterable[float] | Tensor) -> None:
+        """Fixes the normalisation of the input: one mean and one positive standard deviation per channel."""
+        means, stds = checked(mean, std)
+        self.input_mean = means.to(self.input_mean).view(-1, 1, 1)
+        self.input_std = stds.to(self.input_std).view(-1, 1, 1)
+        self.normalised = True
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Normalises inputs ``(B, C, H, W)`` per channel."""
+        return (x - self.input_mean) / self.input_std
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies the network to inputs ``(B, C, H, W)``, float32, as the data module converts them."""
+        out: Tensor = self.network(self.normalise(x))
+        return out
+
+    @override
+    def configure_optimizers(self) -> Optimizer:
+        """Builds the optimizer over named groups, once."""
+        return build_optimizer(self.network, self.optimizer, self.lr_scale, self.decay_norm_and_bias)
+
+    @override
+    def setup(self, stage: str) -> None:
+        """Takes what it needs from the data module; measures the normalisation for a fit from scratch."""
+        if stage != "predict":
+            self.adapt(self.datamodule)
+        if stage == "fit":
+            self._require_normalisation()
+
+    @property
+    def datamodule(self) -> LightningDataModule:
+        """The trainer's data module.
+
+        Raises:
+            UserError: the trainer was given bare data loaders.
+        """
+        datamodule: LightningDataModule | None = getattr(self.trainer, "datamodule", None)
+        if datamodule is None:
+            raise UserError("expected a data module, got bare data loaders; call trainer.fit(task, datamodule=…)")
+        return datamodule
+
+    @override
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the loss; a check on an accelerator waits for it only every ``log_every_n_steps`` steps."""
+        loss = self.criterion(self(batch.input), batch.target)
+        trainer, step = self.trainer, self.trainer.global_step
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        due = every > 0 and (step + 1) % every == 0
+        self._train_loss.add(loss, batch, step)
+        if due or loss.device.type == "cpu" or trainer.is_last_batch:
+            self._flush(self._train_loss, "training loss", batch)
+        if due and step != self._last_logged_step:  # several batches share a step where gradients accumulate
+            self._last_logged_step = step
+            for logger in trainer.loggers:
+                logger.log_metrics({"train/loss_step": self._train_loss.latest}, step=step)
+        return loss
+
+    @override
+    def on_train_epoch_start(self) -> None:
+        """Starts the epoch's mean loss."""
+        self._train_loss = LossMeter()
+        self._last_logged_step = -1
+
+    @override
+    def on_train_epoch_end(self) -> None:
+        """Logs the mean loss over the epoch's samples."""
+        self._flush(self._train_loss, "training loss", None)
+        mean = self._train_loss.mean(self.trainer.strategy)
+        if mean is not None:
+            self._log({"train/loss": mean})
+
+    @override
+    def on_validation_epoch_start(self) -> None:
+        """Starts the epoch's metrics."""
+        self._start([""])
+
+    @override
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds a batch to the metrics."""
+        self._evaluate(self._meters[0], batch, "validation loss")
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        """Logs ``val/…``."""
+        self._finish("val", "validation loss")
+
+    @override
+    def on_test_epoch_start(self) -> None:
+        """Starts one set of metrics per domain."""
+        loaders = self.trainer.test_dataloaders
+        self._start([str(name) for name in loaders] if isinstance(loaders, Mapping) else [""])
+
+    @override
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Adds a batch to the metrics of its domain."""
+        self._evaluate(self._meters[dataloader_idx], batch, "test loss")
+
+    @override
+    def on_test_epoch_end(self) -> None:
+        """Logs ``test/…`` of the stage's own domain and, if there are several, ``test/…/<domain>`` of each."""
+        self._finish(self.phase_prefix, "test loss")
+
+    @override
+    def on_predict_start(self) -> None:
+        """Makes sure that a network that was never trained sees normalised inputs."""
+        self._require_normalisation()
+
+    @override
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Returns probabilities ``(B, classes, …)`` or restored images ``(B, C, H, W)``."""
+        return self.prediction(self(batch.input).float())
+
+    def _require_normalisation(self) -> None:
+        if self.normalised:
+            return
+        statistics = getattr(self.datamodule, "statistics", None)
+        if statistics is None:
+            raise UserError(
+                f"expected the input's normalisation, got none: {type(self.datamodule).__name__} has no statistics(); "
+                "give model.normalisation or a checkpoint"
+            )
+        self.set_normalisation(*statistics())
+
+    def _start(self, domains: list[str]) -> None:
+        self._require_normalisation()
+        self._meters = [Meter(domain, self.metrics().to(self.device)) for domain in domains]
+
+    def _evaluate(self, meter: Meter, batch: Batch, what: str) -> None:
+        output = self(batch.input)
+        meter.loss.add(self.criterion(output, batch.target), batch, self.trainer.global_step)
+        if output.device.type == "cpu":
+            self._flush(meter.loss, what, batch)
+        with torch.autocast(output.device.type, enabled=False):  # metrics are exact whatever the network's precision
+            self.measure(meter.metrics, output.float(), batch.target)
+
+    def _finish(self, prefix: str, what: str) -> None:
+        for meter in self._meters:
+            self._flush(meter.loss, what, None)
+        self._log(named(prefix, self._meters, self.trainer.strategy))
+
+    def _flush(self, meter: LossMeter, what: str, batch: Batch | None) -> None:
+        bad = meter.flush()
+        if bad is not None:
+            with self.trainer.precision_plugin.forward_context():
+                raise explain(what, bad, batch, self.normalise, self.network)
+
+    def _log(self, values: Mapping[str, float | Tensor]) -> None:
+        several = self.trainer.world_size > 1
+        for name, value in values.items():
+            self.log(name, value, prog_bar=name in (self.monitor, "train/loss"), sync_dist=several)
+
+    @override
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        """Takes the normalisation's number of channels from the checkpoint, and with it the normalisation as final."""
+        for name in ("input_mean", "input_std"):
+            if prefix + name in state_dict:
+                setattr(self, name, getattr(self, name).new_empty(state_dict[prefix + name].shape))
+                self.normalised = True
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

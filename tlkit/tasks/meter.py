@@ -1,0 +1,44 @@
+"""What is measured over one pass over one data loader, and how it is called."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from lightning.pytorch.strategies import Strategy
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from tlkit.tasks.loss_meter import LossMeter
+
+
+@dataclass
+class Meter:
+    """Loss and metrics of one domain.
+
+    Attributes:
+        domain: its name; ``""`` where there is only one.
+        metrics: on the network's device, by name without a prefix.
+        loss: mean over the samples.
+    """
+
+    domain: str
+    metrics: MetricCollection
+    loss: LossMeter = field(default_factory=LossMeter)
+
+
+def named(prefix: str, meters: Sequence[Meter], strategy: Strategy) -> dict[str, float | Tensor]:
+    """Returns scalars under the names they are logged by.
+
+    ``prefix/metric`` is that of the first domain, the stage's own; ``prefix/metric/domain`` that of each where there
+    are several. A domain without samples has none.
+    """
+    results: dict[str, float | Tensor] = {}
+    for index, meter in enumerate(meters):
+        loss = meter.loss.mean(strategy)
+        if loss is None:
+            continue
+        values = {"loss": loss, **meter.metrics.compute()}
+        if index == 0:
+            results |= {f"{prefix}/{name}": value for name, value in values.items()}
+        if len(meters) > 1:
+            results |= {f"{prefix}/{name}/{meter.domain}": value for name, value in values.items()}
+    return results
