@@ -53,7 +53,15 @@ def test_norm_follows_its_convolution_and_dropout_goes_with_the_next_layer() -> 
 
 @pytest.mark.parametrize(
     ("spec", "expected"),
-    [(2, ["0", "4"]), (-1, ["8"]), (0, []), ("all", ["0", "4", "8"]), ("4", ["4"]), (["8", "0"], ["0", "8"]), ("[04]", ["0", "4"])],
+    [
+        (2, ["0", "4"]),
+        (-1, ["8"]),
+        (0, []),
+        ("all", ["0", "4", "8"]),
+        ("4", ["4"]),
+        (["8", "0"], ["0", "8"]),
+        ("[04]", ["0", "4"]),
+    ],
 )
 def test_a_specification_selects_layers_in_the_networks_order(spec: object, expected: list[str]) -> None:
     assert select(network(), spec) == expected  # type: ignore[arg-type]
@@ -68,7 +76,12 @@ def test_a_module_path_is_a_group() -> None:
 
 @pytest.mark.parametrize(
     ("spec", "message"),
-    [(4, "at most 3 layers, got 4"), (-4, "at most 3"), ("conv9", "got 'conv9'.*valid layers: 0, 4, 8"), ("x*", r"got 'x\*'")],
+    [
+        (4, "at most 3 layers, got 4"),
+        (-4, "at most 3"),
+        ("conv9", "got 'conv9'.*valid layers: 0, 4, 8"),
+        ("x*", r"got 'x\*'"),
+    ],
 )
 def test_what_selects_nothing_is_refused_with_the_valid_names(spec: object, message: str) -> None:
     with pytest.raises(UserError, match=message):

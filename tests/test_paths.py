@@ -6,7 +6,10 @@ from tlkit.errors import UserError
 from tlkit.paths import flatten, lookup, override
 
 CONFIG = {
-    "model": {"class_path": "a.Net", "init_args": {"network": {"class_path": "b.AlexNet", "init_args": {"width": 1.0}}}},
+    "model": {
+        "class_path": "a.Net",
+        "init_args": {"network": {"class_path": "b.AlexNet", "init_args": {"width": 1.0}}},
+    },
     "trainer": {
         "max_epochs": 3,
         "callbacks": [{"class_path": "c.LayerFreezing", "init_args": {"layers": 1}}, {"class_path": "c.StepDecay"}],

@@ -51,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         from tlkit.errors import suggest
 
-        print(f"tlkit: no command '{command}'{suggest(command, COMMANDS)} valid: {', '.join(COMMANDS)}", file=sys.stderr)
+        print(
+            f"tlkit: no command '{command}'{suggest(command, COMMANDS)} valid: {', '.join(COMMANDS)}", file=sys.stderr
+        )
         return 2
     if os.getcwd() not in sys.path:  # classes in the current directory resolve as under `python -m tlkit`
         sys.path.insert(0, os.getcwd())

@@ -68,7 +68,9 @@ def fit(args: Sequence[str]) -> None:
     config = load_experiment(args)
     finished = run(plan(config), config["ckpt_path"])
     print_runs([finished.path])
-    print(f"\n{finished.path}\n  curves       {finished.path / 'curves.png'}\n  TensorBoard  tensorboard --logdir {config['runs']}")
+    print(
+        f"\n{finished.path}\n  curves       {finished.path / 'curves.png'}\n  TensorBoard  tensorboard --logdir {config['runs']}"
+    )
 
 
 def evaluate(command: str) -> Callable[[Sequence[str]], None]:
@@ -151,7 +153,8 @@ def _set_up_messages() -> None:
         r".*smaller than the logging interval.*",  # metrics are logged once an epoch
         r".*`instantiate_classes` was deprecated.*",  # called by LightningCLI
         r".*instantiate_classes.*deprecated.*",
+        r".*LeafSpec.*deprecated.*",  # called by Lightning
+        r".*module\(s\) in eval mode at the start of training.*",  # that is what freezing means
         r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run goes on in its directory
     ):
         warnings.filterwarnings("ignore", message=message)
-

@@ -5,11 +5,12 @@ import logging
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, import_object
+from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule
 
 from tlkit.errors import UserError
@@ -108,7 +109,9 @@ def config_yaml(stage: Stage) -> str:
 def _with_seed(config: Config) -> Config:
     seed = config["seed_everything"]
     if isinstance(seed, bool):
-        raise UserError(f"seed_everything: expected a number, so that the run can be repeated, got {seed}; 0 is the default")
+        raise UserError(
+            f"seed_everything: expected a number, so that the run can be repeated, got {seed}; 0 is the default"
+        )
     return config
 
 
@@ -146,12 +149,13 @@ def _complete(config: Config) -> Config:
         if "image_size" in arguments and arguments["image_size"] is None:
             arguments["image_size"] = network["init_args"]["image_size"]
     module = _data_module(config)
-    dictated: Mapping[str, Any] = module.network_arguments() if hasattr(module, "network_arguments") else {}
+    dictated: Mapping[str, Any] = getattr(module, "network_arguments", dict)()
     if network:
-        accepted = inspect.signature(import_object(network["class_path"])).parameters
+        where, _, name = network["class_path"].rpartition(".")
+        accepted = inspect.signature(getattr(import_module(where), name)).parameters
         for key, value in dictated.items():
             if key in accepted and network["init_args"].get(key) != value:
-                log.info("network.%s: %s, as the data have it", key, value)
+                log.debug("network.%s: %s, as the data have it", key, value)
                 network["init_args"][key] = value
     return config
 

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tlkit.fault_walk import Walk, class_name
+from tlkit.hints import show
 from tlkit.yaml_lines import OPAQUE, Fault, Node
 
 OVERRIDES = ("pretrain", "with")
+APPEND = "+"  # last part of a path: one more item of the list there
 
 
 def override_faults(walk: Walk, root: Node, schema: Mapping[str, Any]) -> list[Fault]:
@@ -18,13 +20,19 @@ def override_faults(walk: Walk, root: Node, schema: Mapping[str, Any]) -> list[F
     block = _child(_child(root, section), key)
     if not isinstance(root.children, dict) or block is None or not isinstance(block.children, dict):
         return []
-    rest = {name: child for name, child in root.children.items() if name != section}
-    stage = Node(root.line, {}, rest)
+    rest = {name: child for name, child in root.children.items() if name not in (section, "trainer")}
+    trainer = _child(root, "trainer")
+    settings = trainer.children if trainer and isinstance(trainer.children, dict) else {}
+    # The pretrain stage has only the callbacks given here.
+    stage = _with(root, rest, "trainer", _with(root, settings, "callbacks", Node(root.line, [], [])))
     before = set(walk.check(stage, dict(schema), ""))
     # A class comes before its arguments, whatever the order in the file.
     changes = sorted(block.children.items(), key=lambda item: len(_parts(str(item[0]).removesuffix(".class_path"))))
     faults, changed = apply(stage, [(str(path), value) for path, value in changes], into_lists=True)
-    faults += [fault for fault in walk.check(changed, dict(schema), "") if fault not in before]
+    touched = [".".join(_parts(str(path))).removesuffix(".class_path") for path, _ in changes]
+    for fault in walk.check(changed, dict(schema), ""):
+        if fault not in before and any(fault.path.startswith(p) or p.startswith(fault.path) for p in touched):
+            faults.append(fault)
     faults += override_faults(walk, changed, schema)
     return [Fault(fault.line, f"{section}.{key}.{fault.path}", fault.message) for fault in faults]
 
@@ -50,23 +58,30 @@ def _put(node: Node | None, parts: list[str], value: Node) -> Node:
     """Returns a node with what lies at a path below it replaced; what is not in the file is taken to fit.
 
     Raises:
-        LookupError: there is no such item, or several, in a list.
+        LookupError: there is no such item, or several, in a list; or nothing can lie below what is there.
     """
     if not parts:
         return value
     part, rest = parts[0], parts[1:]
+    if part == APPEND:
+        items = [*(node.children if node and isinstance(node.children, list) else []), value]
+        return Node(value.line, [item.value for item in items], items)
     if node is None or node.value is OPAQUE:
         return Node(value.line, OPAQUE)
     children = node.children
     if isinstance(children, list):
         names = [class_name(item) for item in children]
+        if names and not any(names):
+            return Node(value.line, OPAQUE)  # no list of classes: what is wrong there is told where it stands
         if names.count(part) != 1:
             listed = ", ".join(name for name in names if name) or "none"
-            raise LookupError(f"expected one '{part}' there, got {names.count(part)}; the stage has: {listed}")
+            raise LookupError(f"expected one '{part}' in the list, got {names.count(part)}; the stage has: {listed}")
         items = [_put(item, rest, value) if name == part else item for name, item in zip(names, children, strict=True)]
         return Node(node.line, [item.value for item in items], items)
     if isinstance(node.value, str):  # a class by name alone
         children = {"class_path": node}
+    if not isinstance(children, dict) and node.value is not None:
+        raise LookupError(f"expected a class or a mapping to set '{part}' in, got {show(node.value)}")
     if not isinstance(children, dict):
         return Node(value.line, OPAQUE)
     if part == "class_path":

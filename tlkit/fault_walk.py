@@ -1,14 +1,16 @@
 """Goes down YAML and type hints together and notes where they differ."""
 
 import inspect
+import os
 import typing
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from tlkit import hints
-from tlkit.hints import NoSuchClass, Parameter
+from tlkit.class_names import NoSuchClass, class_names, default_class, find_target
+from tlkit.hints import Parameter
 from tlkit.yaml_lines import OPAQUE, Fault, Node, join
 
 SPEC = ("class_path", "init_args", "dict_kwargs")
@@ -40,7 +42,10 @@ class Walk:
             if shape not in ("scalar", "leaf"):
                 tried.append(faults)
         closest = min(tried, key=lambda faults: _rank(faults, path), default=None)
-        mixed = node.children is None and len(tried) < len(fitting)
+        # A word may be meant as any of them, unless all else is null.
+        mixed = node.children is None and any(
+            shape in ("scalar", "leaf") and member is not type(None) for member, shape in fitting
+        )
         if closest is None or (mixed and "did you mean" not in closest[0].message):
             return [Fault(node.line, path, hints.expected(hint, node.value))]
         return closest
@@ -65,7 +70,8 @@ class Walk:
     def _check_closed(self, node: Node, hint: Any, path: str) -> list[Fault]:
         """Checks a mapping that is written as its keys alone."""
         if isinstance(hint, dict):
-            known, name = {key: Parameter(value) for key, value in hint.items()}, path or "the top level"
+            known: Mapping[str, Parameter] = {key: Parameter(value) for key, value in hint.items()}
+            name = path or "the top level"
         else:
             known, name = hints.parameters(hint), hint.__name__
         children = node.children
@@ -103,8 +109,8 @@ class Walk:
             name = class_name(item)
             here = join(path, index) if names[name] > 1 or not name else join(path, name)
             found = self.check(item, member, here)
-            if any(fault.path in (here, join(here, "class_path")) for fault in found):
-                # what is wrong is the name itself
+            unnamed = here if item.children is None else join(here, "class_path")
+            if any(fault.path == unnamed for fault in found):  # a wrong name is no way to tell which
                 found = [Fault(f.line, join(path, index) + f.path.removeprefix(here), f.message) for f in found]
             faults += found
         return faults
@@ -112,7 +118,7 @@ class Walk:
     def _check_spec(self, node: Node, base: type, skip: int, path: str, default: Any) -> list[Fault]:
         """Checks a class given by name, or by ``class_path`` and ``init_args``."""
         if not isinstance(node.children, dict):
-            if (self.folder / node.value).is_file():
+            if os.path.isfile(self.folder / node.value):  # never raises, whatever the text is
                 return []
             spec, where = {"class_path": node}, path
         elif "class_path" in node.children:
@@ -121,10 +127,10 @@ class Walk:
             return self._check_unnamed(node, base, skip, path, default)
         named = spec["class_path"]
         try:
-            target = _target(named.value, base, function_suffices=skip > 0)
+            target = find_target(named.value, base, function_suffices=skip > 0)
         except NoSuchClass as error:
             return [Fault(named.line, where, str(error)), *_beside(spec, (), path)]
-        if not callable(target) or (skip and not inspect.isclass(target)):
+        if isinstance(target, base) or (skip and not inspect.isclass(target)):
             return _beside(spec, (), path)  # an object or a function that is used as it is
         return self._check_arguments(spec, hints.parameters(target, skip), path, named.line)
 
@@ -135,19 +141,22 @@ class Walk:
         if typo:
             return [Fault(children[typo[0]].line, join(path, typo[0]), "unknown key; did you mean 'class_path'?")]
         spec = children if "init_args" in children else {"init_args": node}
-        implied = hints.find_class(default["class_path"], base) if isinstance(default, dict) else default
-        if inspect.isclass(implied) and implied is not EMPTY:
+        implied = default_class(default, base)
+        if implied:
             return self._check_arguments(spec, hints.parameters(implied, skip), path, node.line)
         known = hints.parameters(base, skip)
         if not inspect.isabstract(base) and set(spec["init_args"].children or ()) <= set(known):
             return self._check_arguments(spec, known, path, node.line)
-        names = hints.valid(hints.class_paths(base))
-        return [Fault(node.line, path, f"missing class_path; expected a {base.__name__}; {names}")]
+        names = hints.valid(class_names(base))
+        return [Fault(node.line, path, f"missing class_path; expected {base.__name__}; {names}")]
 
-    def _check_arguments(self, spec: dict[Any, Node], known: dict[str, Parameter], path: str, line: int) -> list[Fault]:
+    def _check_arguments(
+        self, spec: dict[Any, Node], known: Mapping[str, Parameter], path: str, line: int
+    ) -> list[Fault]:
         """Checks ``init_args``, and what else stands beside ``class_path``."""
         faults = _beside(spec, known, path)
-        given = spec.get("init_args", Node(0, {}, {}))
+        meant = [child for key, child in spec.items() if "'init_args'" in hints.did_you_mean(str(key), SPEC)]
+        given = spec.get("init_args", meant[0] if meant else Node(0, {}, {}))
         if given.value is OPAQUE:
             return faults
         if not isinstance(given.children, dict):
@@ -158,7 +167,7 @@ class Walk:
         taken = given.children | {key: child for key, child in free.items() if key in known}
         return faults + self._check_keys(taken, known, path, line)
 
-    def _check_keys(self, given: dict[Any, Node], known: dict[str, Parameter], path: str, line: int) -> list[Fault]:
+    def _check_keys(self, given: dict[Any, Node], known: Mapping[str, Parameter], path: str, line: int) -> list[Fault]:
         """Checks named arguments.
 
         Args:
@@ -189,27 +198,11 @@ def class_name(node: Node) -> str:
     return value.rpartition(".")[2] if isinstance(value, str) else ""
 
 
-def _target(name: Any, base: type, function_suffices: bool) -> Any:
-    """Returns the class, function or object that a ``class_path`` stands for."""
-    if not isinstance(name, str):
-        raise NoSuchClass(f"expected the name of a {base.__name__}, got {hints.show(name)}")
-    target = hints.find_class(name, base)
-    if inspect.isclass(target) and issubclass(target, base):
-        if inspect.isabstract(target):
-            raise NoSuchClass(f"'{name}' is abstract; {hints.valid(hints.class_paths(target))}")
-        return target
-    if isinstance(target, base):
-        return target
-    if not inspect.isclass(target) and callable(target) and (function_suffices or hints.returns(target, base)):
-        return target
-    raise NoSuchClass(f"'{name}' is no {base.__name__}; {hints.valid(hints.class_paths(base))}")
-
-
 def _fits(hint: Any, shape: hints.Shape, node: Node) -> bool:
     if isinstance(node.children, dict):
         return shape in ("keys", "class", "callable", "mapping", "leaf")
     if isinstance(node.children, list):
-        return shape in ("list", "leaf") or (shape == "keys" and hasattr(hint, "_fields"))
+        return shape in ("list", "leaf") or (shape == "keys" and hints.is_named_tuple(hint))
     return shape in ("scalar", "leaf") or (shape in ("class", "callable") and isinstance(node.value, str))
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from tlkit import hints
-from tlkit.fault_overrides import apply
+from tlkit.fault_overrides import APPEND, apply
 from tlkit.fault_walk import Walk
-from tlkit.yaml_lines import OPAQUE, Node, read
+from tlkit.yaml_lines import Node, read
 
 
 def cli_fault(parser: ArgumentParser, message: str, args: Sequence[str]) -> str:
@@ -29,7 +29,8 @@ def cli_fault(parser: ArgumentParser, message: str, args: Sequence[str]) -> str:
     changes = []
     for name, value in options:
         if name.partition(".")[0] in schema:
-            changes.append((name, Node(0, *_plain(value))))
+            # jsonargparse appends what a plus sign follows.
+            changes.append((f"{name[:-1]}.{APPEND}" if name.endswith("+") else name, _node(value)))
         elif not any(known.startswith(f"--{name}") or known == f"-{name}" for known in parser._option_string_actions):
             known = [option.removeprefix("--") for option in parser._option_string_actions]
             return f"--{name}: unknown option{hints.did_you_mean(name, known) or '; --help lists them'}"
@@ -56,18 +57,18 @@ def schema_of(parser: ArgumentParser) -> dict[str, Any]:
 def _options(args: Sequence[str]) -> list[tuple[str, str]]:
     """Returns option and value of each pair on a command line."""
     options = []
-    for index, word in enumerate(args):
+    for word, following in zip(args, [*args[1:], "--"], strict=True):
+        name, equals, value = word.lstrip("-").partition("=")
         if word.startswith("--") or word == "-c":
-            name, equals, value = word.lstrip("-").partition("=")
-            following = args[index + 1] if index + 1 < len(args) else ""
-            options.append((name, value if equals else following))
+            if equals or not following.startswith("--"):
+                options.append((name, value if equals else following))
     return options
 
 
-def _plain(text: str) -> tuple[Any, Any]:
-    """Returns the value and the children of a word of the command line, without lines."""
+def _node(text: str) -> Node:
+    """Returns the content of a word of the command line: a list or a mapping, else the text, for it may be meant so."""
     node = read(text)[0]
-    return (text, None) if node.value is OPAQUE else (node.value, node.children)
+    return Node(0, text) if node.children is None or not text else Node(0, node.value, node.children)
 
 
 def _condense(message: str) -> str:

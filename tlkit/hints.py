@@ -8,13 +8,12 @@ import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from copy import deepcopy
 from enum import Enum
+from functools import cache
 from os import PathLike
 from typing import Any, Literal, TypeVar
 
 from jsonargparse import ArgumentParser
 from jsonargparse._parameter_resolvers import get_signature_parameters
-from jsonargparse._typehints import get_all_subclass_paths
-from jsonargparse._util import import_object
 from jsonargparse.typing import get_registered_type
 from lightning.pytorch import Trainer
 
@@ -25,7 +24,6 @@ Shape = Literal["any", "keys", "class", "callable", "list", "mapping", "scalar",
 SHOWN = 8  # names listed in a message
 LISTS = (list, tuple, set, frozenset, Sequence, Iterable, Collection, Set)
 MAPPINGS = (dict, Mapping)
-OTHERS = ("torch", "torchvision", "torchmetrics", "lightning")  # their classes are named after ours
 
 
 class Parameter(typing.NamedTuple):
@@ -34,10 +32,6 @@ class Parameter(typing.NamedTuple):
     hint: Any
     required: bool = False
     default: Any = inspect.Parameter.empty
-
-
-class NoSuchClass(Exception):
-    """A name that stands for no class of the expected kind; the message says what may have been meant."""
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
@@ -64,23 +58,36 @@ def shape(hint: Any) -> Shape:
         return "mapping"
     if origin is Literal or not inspect.isclass(origin):
         return "scalar" if origin in (Literal, None) else "leaf"
-    if origin.__module__ == "builtins" or issubclass(origin, Enum | PathLike | str | int | float) or _registered(hint):
+    if (
+        origin.__module__ == "builtins"
+        or issubclass(origin, Enum | PathLike | str | int | float)
+        or get_registered_type(hint)
+    ):
         return "scalar"
     return "leaf" if issubclass(origin, dict | tuple | type) or getattr(origin, "_is_protocol", False) else "class"
+
+
+def is_named_tuple(hint: Any) -> bool:
+    """Returns whether a class is a `typing.NamedTuple`, which may be written as a list, too."""
+    return inspect.isclass(hint) and issubclass(hint, tuple) and hasattr(hint, "_fields")
 
 
 def is_closed(hint: Any) -> bool:
     """Returns whether a class is written as its arguments alone, without ``class_path``."""
     if not inspect.isclass(hint):
         return False
-    return dataclasses.is_dataclass(hint) or issubclass(hint, Trainer) or hasattr(hint, "_fields")
+    return dataclasses.is_dataclass(hint) or issubclass(hint, Trainer) or is_named_tuple(hint)
 
 
 def describe(hint: Any) -> str:
     """Returns a hint in a few words: ``int | null``, ``'torch' | 'he'``, ``list[Callback]``."""
     members = alternatives(hint)
     if len(members) > 1:
-        return " | ".join(dict.fromkeys(describe(member) for member in members))
+        parts: list[str] = []
+        for member in members:
+            literal = typing.get_origin(member) is Literal
+            parts += map(repr, typing.get_args(member)) if literal else [describe(member)]
+        return _some(list(dict.fromkeys(parts)), " | ")
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint in (None, types.NoneType):
         return "null"
@@ -96,7 +103,7 @@ def describe(hint: Any) -> str:
         return _some(list(hint.__members__), " | ")
     if origin and arguments:
         inner = ", ".join("..." if argument is ... else describe(argument) for argument in arguments)
-        return f"{getattr(origin, '__name__', origin)}[{inner}]".lower() if origin in LISTS + MAPPINGS else str(hint)
+        return f"{origin.__name__.lower()}[{inner}]" if origin in LISTS + MAPPINGS else str(hint)
     return hint.__name__ if inspect.isclass(hint) else re.sub(r"\b\w+\.", "", str(hint))
 
 
@@ -153,7 +160,8 @@ def accepts(hint: Any, value: Any) -> bool:
     return True
 
 
-def parameters(target: Callable[..., Any], skip: int = 0) -> dict[str, Parameter]:
+@cache
+def parameters(target: Callable[..., Any], skip: int = 0) -> Mapping[str, Parameter]:
     """Returns the arguments that a class or function takes in YAML, those behind ``**kwargs`` included.
 
     Args:
@@ -170,64 +178,5 @@ def parameters(target: Callable[..., Any], skip: int = 0) -> dict[str, Parameter
     return found
 
 
-def returns(function: Any, base: type) -> bool:
-    """Returns whether a function says that it returns a ``base``."""
-    try:
-        returned = typing.get_type_hints(function).get("return")
-    except Exception:  # evaluates annotations of others
-        return False
-    return inspect.isclass(returned) and issubclass(returned, base)
-
-
-def find_class(name: str, base: type) -> Any:
-    """Returns what a ``class_path`` names: a class below ``base`` by short name, or anything by import path.
-
-    Raises:
-        NoSuchClass: there is none, there are several, or it cannot be imported.
-    """
-    if "." in name:
-        try:
-            return import_object(name)
-        except Exception as error:  # importing runs code of others
-            raise NoSuchClass(f"no class '{name}' ({_reason(name, error)}){_instead(name, base)}") from error
-    paths = class_paths(base).get(name, [])
-    if len(paths) > 1:
-        raise NoSuchClass(f"'{name}' names several classes, give the full path: {', '.join(paths)}")
-    if not paths:
-        abstract = name in {path.rpartition(".")[2] for path in get_all_subclass_paths(base, include_abstract=True)}
-        what = f"'{name}' is abstract" if abstract else f"no class '{name}'"
-        raise NoSuchClass(f"{what} (expected a {base.__name__}){_instead(name, base)}")
-    return import_object(paths[0])
-
-
-def class_paths(base: type) -> dict[str, list[str]]:
-    """Returns the classes at and below a base by short name, as import paths; ours before those of libraries."""
-    found: dict[str, list[str]] = {}
-    for path in sorted(get_all_subclass_paths(base), key=lambda path: path.split(".")[0] in OTHERS):
-        found.setdefault(path.rpartition(".")[2], []).append(path)
-    return found
-
-
-def _registered(hint: Any) -> bool:
-    return get_registered_type(hint) is not None
-
-
 def _some(names: list[str], separator: str = ", ") -> str:
     return separator.join(names[:SHOWN] + ["…"] * (len(names) > SHOWN)) or "none"
-
-
-def _reason(name: str, error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError) and error.name and name.startswith(error.name):
-        return f"there is no module '{error.name}'"
-    if isinstance(error, AttributeError | ValueError):
-        return f"nothing of that name in '{name.rpartition('.')[0]}'"
-    return f"importing it fails: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-
-
-def _instead(name: str, base: type) -> str:
-    known = class_paths(base)
-    folder, _, short = name.rpartition(".")
-    meant = did_you_mean(short, known)
-    if meant and folder:
-        return next((f"; did you mean '{paths[0]}'?" for n, paths in known.items() if f"'{n}'" in meant), meant)
-    return meant or f"; {valid(known)}"

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
+from tlkit.data.random import key
 from tlkit.runs import write_text
 
 Row = dict[str, float]
@@ -42,29 +43,33 @@ class TimedCheckpointIO(TorchCheckpointIO):
 class Recorder(ModelCheckpoint):
     """Keeps the best and the last checkpoint and the history of a run.
 
-    The history is part of the checkpoint, so that a resumed run has one history without gaps or repeats.
+    The history is part of the checkpoint, so that a resumed run has one history without gaps or repeats. Before each
+    batch the global generator is seeded from (seed, number of the batch), so that what is random in the network does
+    not depend on where a run was cut off.
 
     Args:
         directory: of the run.
         monitor: metric that selects the best checkpoint; None: there is only the last one.
         mode: ``max`` or ``min``.
         stage: identity and name of the stage, written into each checkpoint.
+        seed: of the run.
     """
 
-    def __init__(self, directory: Path, monitor: str | None, mode: str, stage: dict[str, str]) -> None:
+    def __init__(self, directory: Path, monitor: str | None, mode: str, stage: dict[str, str], seed: int) -> None:
         super().__init__(
             dirpath=directory / "checkpoints",
             filename="best",
             monitor=monitor,
             mode=mode,
             save_top_k=1 if monitor else 0,
-            save_last=True,
+            save_last=False,  # Lightning writes `last` only where it writes `best`; see on_train_epoch_end
             auto_insert_metric_name=False,
             enable_version_counter=False,
             save_on_train_epoch_end=True,
         )
         self.directory = directory
         self.stage = stage
+        self.seed = seed
         self.history: list[Row] = []
         self.seconds = {"train": 0.0, "validate": 0.0}
         self._epoch_start = self._validation_start = self._validated = 0.0
@@ -88,6 +93,7 @@ class Recorder(ModelCheckpoint):
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        torch.manual_seed(key("batch", self.seed, trainer.fit_loop.epoch_loop.total_batch_idx) % (1 << 32))
         if batch_idx == 0 or trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             for logger in trainer.loggers:
                 logger.log_metrics(_rates(trainer), step=trainer.global_step)
@@ -109,6 +115,7 @@ class Recorder(ModelCheckpoint):
         self.history.append({"epoch": trainer.current_epoch, "step": trainer.global_step} | metrics | _rates(trainer))
         write_csv(self.directory / "metrics.csv", self.history)
         super().on_train_epoch_end(trainer, pl_module)
+        trainer.save_checkpoint(self.directory / "checkpoints" / "last.ckpt")
 
 
 def write_csv(path: Path, rows: list[Row]) -> None:

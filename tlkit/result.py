@@ -80,7 +80,9 @@ def draw_curves(path: Path, histories: dict[str, list[Row]], metric: str) -> Non
         histories: label -> rows of its ``metrics.csv``.
         metric: name of the selecting metric.
     """
-    loss = [name for name in ("train/loss", "val/loss") if any(name in row for rows in histories.values() for row in rows)]
+    loss = [
+        name for name in ("train/loss", "val/loss") if any(name in row for rows in histories.values() for row in rows)
+    ]
     panels = [("loss", loss), (metric.partition("/")[2], [metric])] if metric not in loss else [("loss", loss)]
     figure = Figure(figsize=(5.2 * len(panels), 3.6), layout="constrained")
     colours = matplotlib.colormaps["tab10"]
@@ -89,7 +91,9 @@ def draw_curves(path: Path, histories: dict[str, list[Row]], metric: str) -> Non
             for name in names:
                 points = [(row["epoch"] + 1, row[name]) for row in rows if name in row]
                 style = "--" if name.startswith("train/") else "-"
-                axes.plot(*zip(*points, strict=True), style, color=colours(number), label=f"{label}, {name.partition('/')[0]}")
+                axes.plot(
+                    *zip(*points, strict=True), style, color=colours(number), label=f"{label}, {name.partition('/')[0]}"
+                )
         axes.set(xlabel="epoch", title=title)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, fontsize="small")

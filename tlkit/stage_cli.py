@@ -3,6 +3,7 @@
 import json
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -15,7 +16,43 @@ from tlkit import plugins
 from tlkit.errors import UserError
 from tlkit.paths import Config
 
-RUNS = "runs"
+OPTIONS: dict[str, tuple[Any, Any, str]] = {
+    "name": (str | None, None, "Name of the experiment; the configuration file's name by default."),
+    "runs": (str, "runs", "Directory of all runs."),
+    "ckpt_path": (
+        str | None,
+        None,
+        "fit: a checkpoint to resume from, or 'last' for the last one of the run that was cut off. "
+        "validate, test, predict: the checkpoint to evaluate; the best of the last finished run by default.",
+    ),
+    "pretrain.layers": (
+        int | str | list[str],
+        0,
+        "Layers to copy from the pretrain: the first k, names, groups, globs, or all; 0: train from scratch.",
+    ),
+    "pretrain.checkpoint": (
+        str | None,
+        None,
+        "Where they come from instead of a pretrain stage: a run directory, a .ckpt, or a state_dict file.",
+    ),
+    "pretrain.reuse": (bool, True, "Whether a finished pretrain is used again."),
+    "pretrain.with": (
+        dict[str, Any] | None,
+        None,
+        "What differs in the pretrain stage: path -> value; everything else is shared, except callbacks.",
+    ),
+}
+"""What tlkit knows beside Lightning's trainer, model and data: type, default, help."""
+
+SCHEMA: dict[str, Any] = {
+    "model": LightningModule,
+    "data": LightningDataModule | None,
+    "trainer": Trainer,
+    "seed_everything": bool | int,
+    **{name: hint for name, (hint, *_) in OPTIONS.items() if "." not in name},
+    "pretrain": {name.partition(".")[2]: hint for name, (hint, *_) in OPTIONS.items() if "." in name},
+}
+"""Everything that may stand in an experiment's YAML."""
 
 TrainerArguments = Callable[[LightningModule, LightningDataModule | None], dict[str, Any]]
 
@@ -41,37 +78,13 @@ class StageCLI(LightningCLI):
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             parser_kwargs={"exit_on_error": False},
-            trainer_defaults={"num_sanity_val_steps": 0},
+            trainer_defaults={"num_sanity_val_steps": 0, "enable_model_summary": False},
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what tlkit knows beside Lightning's trainer, model and data."""
-        add = parser.add_argument
-        add("--name", type=str | None, help="Name of the experiment; the configuration file's name by default.")
-        add("--runs", type=str, default=RUNS, help="Directory of all runs.")
-        add(
-            "--ckpt_path",
-            type=str | None,
-            help="fit: a checkpoint to resume from, or 'last' for the last one of the run that was cut off. "
-            "validate, test, predict: the checkpoint to evaluate; the best of the last finished run by default.",
-        )
-        add(
-            "--pretrain.layers",
-            type=int | str | list[str],
-            default=0,
-            help="Layers to copy from the pretrain: the first k, names, groups, globs, or all; 0: train from scratch.",
-        )
-        add(
-            "--pretrain.checkpoint",
-            type=str | None,
-            help="Where they come from instead of a pretrain stage: a run directory, a .ckpt, or a state_dict file.",
-        )
-        add("--pretrain.reuse", type=bool, default=True, help="Whether a finished pretrain is used again.")
-        add(
-            "--pretrain.with",
-            type=dict[str, Any] | None,
-            help="What differs in the pretrain stage: path -> value; everything else is shared, except callbacks.",
-        )
+        for name, (hint, default, text) in OPTIONS.items():
+            parser.add_argument(f"--{name}", type=hint, default=default, help=text)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses words or a configuration, whatever stands in ``sys.argv``."""
@@ -108,7 +121,7 @@ class StageCLI(LightningCLI):
 
     def resolved(self) -> Config:
         """Returns the whole configuration, defaults filled in, as plain data."""
-        text = self.parser.dump(self.config, format="json", skip_none=False, skip_validation=True)
+        text = self.parser.dump(self.config, format="json", skip_unset=False, skip_validation=True)
         config: Config = json.loads(text)
         return config
 
@@ -139,7 +152,7 @@ def explain(error: ArgumentError, args: Sequence[str]) -> str:
         faults = find_faults(path.read_text(), SCHEMA, str(path), required=("model",))
         if faults:
             reports.append(report(faults, str(path)))
-    message = "\n".join(reports) or cli_fault(StageCLI.bare_parser(), str(error), args)
+    message = "\n".join(reports) or cli_fault(SCHEMA, str(error), args)
     note = plugins.failures()
     return f"{message}\n{note}" if note and "no class" in message else message
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -17,12 +18,13 @@ from tlkit import runs
 from tlkit.errors import UserError
 from tlkit.experiment import Stage, config_yaml
 from tlkit.layers import network_of, select, transfer
+from tlkit.progress import StageProgress
 from tlkit.recorder import Recorder, TimedCheckpointIO
 from tlkit.result import finish
 from tlkit.runs import Run
 from tlkit.stage_cli import StageCLI
 from tlkit.tasks.base import Task
-from tlkit.weights import Weights, load_checkpoint, load_weights
+from tlkit.weights import NORMALISATION, Weights, load_checkpoint, load_weights
 
 log = logging.getLogger("tlkit")
 
@@ -111,7 +113,7 @@ def _train(stage: Stage, run: Run, source: Source | None, checkpoint: Path | Non
     metrics = {}
     if source and checkpoint is None and getattr(model, "evaluate_before", False):
         metrics = _evaluate(trainer, model, data, None, "before")
-    with clock("fit"):
+    with clock("fit"), _interruptible():
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     with clock("test"):
         metrics |= _evaluate(trainer, model, data, run.best, "test")
@@ -133,10 +135,10 @@ def _build(stage: Stage, run: Run) -> tuple[StageCLI, Recorder, TimedCheckpointI
     def trainer_arguments(model: LightningModule, data: LightningDataModule | None) -> dict[str, Any]:
         label = {"id": stage.id, "stage": stage.name}
         monitor = getattr(model, "monitor", None) if _validates(data) else None
-        recorders.append(Recorder(run.path, monitor, getattr(model, "monitor_mode", "min"), label))
+        recorders.append(Recorder(run.path, monitor, getattr(model, "monitor_mode", "min"), label, stage.seed))
         arguments: dict[str, Any] = {
             "default_root_dir": str(run.path),
-            "callbacks": recorders,
+            "callbacks": [*recorders, *_progress(stage)],
             "plugins": [io],
             "use_distributed_sampler": not hasattr(data, "rows"),
         }
@@ -147,6 +149,13 @@ def _build(stage: Stage, run: Run) -> tuple[StageCLI, Recorder, TimedCheckpointI
     cli = StageCLI(stage.config)
     cli.build(trainer_arguments)
     return cli, recorders[0], io
+
+
+def _progress(stage: Stage) -> list[Callback]:
+    """One bar for the stage, unless the configuration switches it off or names another."""
+    trainer = stage.config["trainer"]
+    named = any("ProgressBar" in item["class_path"] for item in trainer["callbacks"] or [])
+    return [] if named or trainer["enable_progress_bar"] is False else [StageProgress(stage.name)]
 
 
 def _validates(data: LightningDataModule | None) -> bool:
@@ -162,8 +171,9 @@ def _hand_over(stage: Stage, model: LightningModule, weights: Weights) -> list[s
     except UserError as error:
         raise UserError(f"pretrain.layers: {error}") from error
     transfer(network, weights.network, names)
-    if weights.normalisation and isinstance(model, Task):
-        model.set_normalisation(weights.normalisation)
+    if weights.normalisation and isinstance(model, Task) and not model.normalised:
+        mean, std = (weights.normalisation[key].flatten() for key in NORMALISATION)
+        model.set_normalisation(mean, std)
     log.info("transferred %d layers: %s", len(names), ", ".join(names))
     return names
 
@@ -175,9 +185,21 @@ def _evaluate(
     if not is_overridden("test_step", model):
         return {}
     if isinstance(model, Task):
-        model.test_prefix = prefix
+        model.phase_prefix = prefix
     trainer.test(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
     return {key: value.item() for key, value in trainer.callback_metrics.items()}
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lightning turns Ctrl-C into an exit with code 1 and ignores further ones; this turns it back."""
+    try:
+        yield
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt from stop
+        raise
 
 
 class _Clock:

@@ -2,6 +2,8 @@
 
 from abc import ABC, abstractmethod
 
+from torch import Tensor
+
 from tlkit.data.batch import Batch
 from tlkit.data.random import SampleRandom
 
@@ -9,11 +11,12 @@ from tlkit.data.random import SampleRandom
 class Augmentation(ABC):
     """Changes whole training batches on their device, each sample by random numbers of its own."""
 
-    def prepare(self, num_classes: int | None) -> None:
-        """Learns from the data module how many classes there are, before training.
+    def prepare(self, num_classes: int | None, image_size: int | None) -> None:
+        """Learns from the data module, before training, what the network expects.
 
         Args:
             num_classes: None if targets are not classes.
+            image_size: height and width in pixels that the network gets; None: as stored.
         """
         return None  # most need not know
 
@@ -25,3 +28,8 @@ class Augmentation(ABC):
             batch: converted: float32 input ``(B, C, H, W)``.
             random: one stream of numbers per sample.
         """
+
+
+def is_spatial(target: Tensor) -> bool:
+    """Tells whether targets are images or masks, which must move with the input."""
+    return target.ndim >= 3

@@ -143,22 +143,26 @@ def _amorphous(field: float, random: np.random.Generator) -> Floats:
     # A cell's diagonal is no longer than the least distance, so a cell holds one atom at most.
     shape = np.ceil(box * 3**0.5 / CARBON_DISTANCE).astype(np.int64)
     offsets = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    # Cells without an atom hold one that is far away in z; two layers of them lie above and below the film.
-    cells = np.full((shape[0], shape[1], shape[2] + 4, 3), 1e6)
+    # Two layers of empty cells lie above and below the film.
+    occupied = np.zeros((shape[0], shape[1], shape[2] + 4), dtype=bool)
+    atom = np.zeros((*occupied.shape, 3))
     placed: list[Floats] = []
     count = 0
     while count < wanted:
         trial = random.uniform(0, 1, (400, 3)) * box
         cell = np.minimum((trial / box * shape).astype(np.int64), shape - 1)
         near = cell[:, None, :] + offsets
-        neighbours = cells[near[..., 0] % shape[0], near[..., 1] % shape[1], near[..., 2] + 2]
-        room = _distance2(trial[:, None, :], neighbours, field).min(axis=1) >= CARBON_DISTANCE**2
-        trial, cell = trial[room], cell[room]
+        x, y, z = near[..., 0] % shape[0], near[..., 1] % shape[1], near[..., 2] + 2
+        who, which = np.nonzero(occupied[x, y, z])
+        neighbour = atom[x[who, which], y[who, which], z[who, which]]
+        crowded = who[_distance2(trial[who], neighbour, field) < CARBON_DISTANCE**2]
+        trial, cell = np.delete(trial, crowded, axis=0), np.delete(cell, crowded, axis=0)
         # Among the new ones, whoever came first stays.
         close = _distance2(trial[:, None, :], trial[None, :, :], field) < CARBON_DISTANCE**2
         first = ~np.tril(close, -1).any(axis=1)
         trial, cell = trial[first][: wanted - count], cell[first][: wanted - count]
-        cells[cell[:, 0], cell[:, 1], cell[:, 2] + 2] = trial
+        occupied[cell[:, 0], cell[:, 1], cell[:, 2] + 2] = True
+        atom[cell[:, 0], cell[:, 1], cell[:, 2] + 2] = trial
         placed.append(trial)
         count += len(trial)
     return np.concatenate(placed)

@@ -21,14 +21,18 @@ def seed() -> int:
 def epoch_of(trainer: Trainer | None) -> int:
     """Returns the epoch that is trained or about to be, counted from 0; 0 without a trainer.
 
-    ``trainer.current_epoch`` still names the previous epoch when the loader of a resumed run is set up.
+    ``trainer.current_epoch`` still names the previous epoch when the loader of a resumed run is set up, since a
+    checkpoint from an epoch's end counts it as processed, not as completed. Later on it is right, and the count of
+    processed epochs may not be: with ``max_steps`` Lightning counts the last epoch before the checkpoint twice.
     """
-    return 0 if trainer is None else _processed(trainer.fit_loop.epoch_progress)
+    if trainer is None:
+        return 0
+    return _processed(trainer.fit_loop.epoch_progress) if trainer.fit_loop.is_resuming else trainer.current_epoch
 
 
 def position_of(trainer: Trainer | None) -> int:
     """Returns how many batches of the current epoch have been trained on; 0 without a trainer."""
-    if trainer is None:
+    if trainer is None or not trainer.fit_loop.is_resuming:
         return 0
     epochs = trainer.fit_loop.epoch_progress
     if epochs.current.ready == _processed(epochs):  # a checkpoint from an epoch's end counts that epoch's batches

@@ -28,9 +28,11 @@ class TwoStageData(LightningDataModule, ABC):
 
     Attributes:
         not_identity: constructor arguments that cannot change a result.
+        image_size: height and width in pixels of what the network gets; None: as stored.
     """
 
     not_identity: ClassVar[frozenset[str]] = frozenset({"cache_dir", "num_workers"})
+    image_size: int | None = None
 
     def __init__(
         self,
@@ -131,7 +133,7 @@ class TwoStageData(LightningDataModule, ABC):
     def train_dataloader(self) -> BatchLoader:
         """Returns the loader of the training part, shuffled."""
         for augmentation in self.augment:
-            augmentation.prepare(self.network_arguments().get("num_classes"))
+            augmentation.prepare(self.network_arguments().get("num_classes"), self.image_size)
         (rows,) = self.rows("train").values()
         return self._loader(rows, shuffle=True)
 

@@ -14,10 +14,10 @@ from torchmetrics import MetricCollection
 from typing_extensions import override
 
 from tlkit.data.batch import Batch
-from tlkit.errors import UserError
 from tlkit.models.network import Network
 from tlkit.optim import build_optimizer
 from tlkit.tasks.diagnosis import explain
+from tlkit.tasks.from_data import datamodule_of, statistics_of
 from tlkit.tasks.loss_meter import LossMeter
 from tlkit.tasks.meter import Meter, named
 from tlkit.tasks.normalisation import Normalisation, checked
@@ -93,14 +93,19 @@ class Task(LightningModule, ABC):
         """Returns fresh metrics, by name without a prefix."""
 
     @abstractmethod
-    def measure(self, metrics: MetricCollection, output: Tensor, target: Tensor) -> None:
-        """Adds the network's output (float32) for one batch to the metrics."""
+    def measure(self, meter: Meter, batch: Batch, output: Tensor) -> None:
+        """Adds the network's output for one batch, float32, to the metrics."""
+
+    @abstractmethod
+    def draw(self, part: str, meter: Meter) -> None:
+        """Draws what the metrics of the stage's own domain show, after each validation (``val``) and test."""
 
     def set_normalisation(self, mean: Iterable[float] | Tensor, std: Iterable[float] | Tensor) -> None:
         """Fixes the normalisation of the input: one mean and one positive standard deviation per channel."""
         means, stds = checked(mean, std)
-        self.input_mean = means.to(self.input_mean).view(-1, 1, 1)
-        self.input_std = stds.to(self.input_std).view(-1, 1, 1)
+        with torch.inference_mode(False):  # a test may come first; buffers made in it could not be trained with
+            self.input_mean = means.clone().to(self.input_mean).view(-1, 1, 1)
+            self.input_std = stds.clone().to(self.input_std).view(-1, 1, 1)
         self.normalised = True
 
     def normalise(self, x: Tensor) -> Tensor:
@@ -122,21 +127,9 @@ class Task(LightningModule, ABC):
     def setup(self, stage: str) -> None:
         """Takes what it needs from the data module; measures the normalisation for a fit from scratch."""
         if stage != "predict":
-            self.adapt(self.datamodule)
+            self.adapt(datamodule_of(self.trainer))
         if stage == "fit":
             self._require_normalisation()
-
-    @property
-    def datamodule(self) -> LightningDataModule:
-        """The trainer's data module.
-
-        Raises:
-            UserError: the trainer was given bare data loaders.
-        """
-        datamodule: LightningDataModule | None = getattr(self.trainer, "datamodule", None)
-        if datamodule is None:
-            raise UserError("expected a data module, got bare data loaders; call trainer.fit(task, datamodule=…)")
-        return datamodule
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -210,15 +203,8 @@ class Task(LightningModule, ABC):
         return self.prediction(self(batch.input).float())
 
     def _require_normalisation(self) -> None:
-        if self.normalised:
-            return
-        statistics = getattr(self.datamodule, "statistics", None)
-        if statistics is None:
-            raise UserError(
-                f"expected the input's normalisation, got none: {type(self.datamodule).__name__} has no statistics(); "
-                "give model.normalisation or a checkpoint"
-            )
-        self.set_normalisation(*statistics())
+        if not self.normalised:
+            self.set_normalisation(*statistics_of(datamodule_of(self.trainer)))
 
     def _start(self, domains: list[str]) -> None:
         self._require_normalisation()
@@ -230,12 +216,15 @@ class Task(LightningModule, ABC):
         if output.device.type == "cpu":
             self._flush(meter.loss, what, batch)
         with torch.autocast(output.device.type, enabled=False):  # metrics are exact whatever the network's precision
-            self.measure(meter.metrics, output.float(), batch.target)
+            self.measure(meter, batch, output.float())
 
     def _finish(self, prefix: str, what: str) -> None:
         for meter in self._meters:
             self._flush(meter.loss, what, None)
-        self._log(named(prefix, self._meters, self.trainer.strategy))
+        results = named(prefix, self._meters, self.trainer.strategy)
+        self._log(results)
+        if results and not self.trainer.sanity_checking:
+            self.draw(prefix, self._meters[0])
 
     def _flush(self, meter: LossMeter, what: str, batch: Batch | None) -> None:
         bad = meter.flush()

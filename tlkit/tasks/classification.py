@@ -20,6 +20,7 @@ from tlkit.data.batch import Batch
 from tlkit.errors import UserError
 from tlkit.models.network import Network
 from tlkit.tasks.base import Task
+from tlkit.tasks.from_data import network_argument
 from tlkit.tasks.meter import Meter
 from tlkit.tasks.pictures import confusion_figure, publish
 
@@ -53,13 +54,7 @@ class Classification(Task):
     @override
     def adapt(self, datamodule: LightningDataModule) -> None:
         """Takes the number of classes, and their names where the data module has ``class_names``."""
-        arguments = getattr(datamodule, "network_arguments", dict)()
-        if "num_classes" not in arguments:
-            raise UserError(
-                "expected a data module for classification, whose network_arguments() hold num_classes, "
-                f"got {type(datamodule).__name__}; give one, or model: Restoration"
-            )
-        self.num_classes = arguments["num_classes"]
+        self.num_classes = network_argument(datamodule, "num_classes", "give one for classification")
         names = getattr(datamodule, "class_names", None) or range(self.num_classes)
         self.class_names = [str(name) for name in names]
 
@@ -80,7 +75,7 @@ class Classification(Task):
 
     @override
     def metrics(self) -> MetricCollection:
-        """Returns ``accuracy``, ``precision``, ``recall``, ``f1``, ``confusion`` and, if it says something, ``top5``."""
+        """Returns ``accuracy``, ``precision``, ``recall``, ``f1``, ``confusion`` maybe ``top5``."""
         accuracy = partial(MulticlassAccuracy, self.num_classes, average="micro")
         metrics: dict[str, Metric | MetricCollection] = {
             "accuracy": accuracy(),
@@ -92,7 +87,8 @@ class Classification(Task):
         if self.num_classes > 5:
             metrics["top5"] = accuracy(top_k=5)
         # Given rather than found out at the first batch: a process without a batch must gather the same states.
-        groups = [["precision", "recall", "f1"], *([name] for name in metrics if name in ("accuracy", "confusion", "top5"))]
+        macro = ["precision", "recall", "f1"]
+        groups = [macro, *([name] for name in metrics if name not in macro)]
         return MetricCollection(metrics, compute_groups=groups)
 
     @override
@@ -121,5 +117,6 @@ class Classification(Task):
         title = f"{name}: {matrix.trace() / total:.1%} of {total} images right"
         figure = partial(confusion_figure, matrix, self.class_names, title)
         # A test before the fit must not pass for the result.
-        path = None if self.run_dir is None else self.run_dir / ("confusion.png" if part in ("val", "test") else f"confusion-{part}.png")
+        file = "confusion.png" if part in ("val", "test") else f"confusion-{part}.png"
+        path = self.run_dir and self.run_dir / file
         publish(figure, f"{part}/confusion", self.trainer.global_step, self.trainer.loggers, path)

@@ -7,6 +7,7 @@ from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from tlkit.data.batch import Batch
 from tlkit.tasks.loss_meter import LossMeter
 
 
@@ -18,15 +19,17 @@ class Meter:
         domain: its name; ``""`` where there is only one.
         metrics: on the network's device, by name without a prefix.
         loss: mean over the samples.
+        first: the first few samples with the network's output, on CPU, where a picture needs them.
     """
 
     domain: str
     metrics: MetricCollection
     loss: LossMeter = field(default_factory=LossMeter)
+    first: tuple[Batch, Tensor] | None = None
 
 
 def named(prefix: str, meters: Sequence[Meter], strategy: Strategy) -> dict[str, float | Tensor]:
-    """Returns scalars under the names they are logged by.
+    """Returns the scalar metrics under the names they are logged by.
 
     ``prefix/metric`` is that of the first domain, the stage's own; ``prefix/metric/domain`` that of each where there
     are several. A domain without samples has none.
@@ -36,7 +39,8 @@ def named(prefix: str, meters: Sequence[Meter], strategy: Strategy) -> dict[str,
         loss = meter.loss.mean(strategy)
         if loss is None:
             continue
-        values = {"loss": loss, **meter.metrics.compute()}
+        scalars = {name: value for name, value in meter.metrics.compute().items() if value.ndim == 0}
+        values = {"loss": loss, **scalars}
         if index == 0:
             results |= {f"{prefix}/{name}": value for name, value in values.items()}
         if len(meters) > 1:

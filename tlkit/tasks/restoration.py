@@ -1,5 +1,6 @@
 """Restoration of images, and segmentation where the targets are masks."""
 
+from collections.abc import Callable
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, Literal
 from lightning import LightningDataModule
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 from typing_extensions import override
 
@@ -16,12 +17,19 @@ from tlkit.data.batch import Batch
 from tlkit.errors import UserError
 from tlkit.models.network import Network
 from tlkit.tasks.base import Task
+from tlkit.tasks.from_data import network_argument
 from tlkit.tasks.meter import Meter
 from tlkit.tasks.metrics import ForegroundIoU, MeanPSNR, MeanSSIM
 from tlkit.tasks.pictures import publish
-from tlkit.tasks.strip import restored_figure, segmented_figure
+from tlkit.tasks.strip import Units, restored_figure, segmented_figure
 
-LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss, "huber": F.huber_loss}
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "l1": F.l1_loss, "huber": F.huber_loss}
+SAID = {
+    "psnr": "PSNR {:.2f} dB",
+    "ssim": "SSIM {:.4f}",
+    "iou": "IoU {:.4f}",
+    "pixel_accuracy": "{:.2%} of pixels right",
+}
 SHOWN = 4  # validation images in the picture
 
 
@@ -55,20 +63,22 @@ class Restoration(Task):
         self.masks = False
         self.classes = 0
         self.data_range = 0.0
-        self.unit = ""
+        self.units = Units("", "")
 
     @override
     def adapt(self, datamodule: LightningDataModule) -> None:
         """Takes the kind of target, and ``data_range`` of images or the number of classes of masks."""
         self.masks = getattr(datamodule, "target", None) == "mask"
-        self.unit = getattr(datamodule, "target_unit", "")
+        self.units = Units(
+            getattr(datamodule, "input_unit", "as loaded"), getattr(datamodule, "target_unit", "units of the target")
+        )
         if self.masks:
             self.monitor = "val/iou"
-            self.classes = getattr(datamodule, "network_arguments", dict)().get("out_channels", 0)
+            self.classes = network_argument(datamodule, "out_channels", "state the masks' number of classes")
             if self.classes < 2:
                 raise UserError(
-                    "expected network_arguments() of a data module of masks to hold out_channels of at least 2 "
-                    f"(background and foreground), got {self.classes} from {type(datamodule).__name__}"
+                    "expected masks of at least 2 classes (background and foreground), "
+                    f"got out_channels {self.classes} from network_arguments() of {type(datamodule).__name__}"
                 )
             return
         self.monitor = "val/psnr"
@@ -101,7 +111,10 @@ class Restoration(Task):
         """Returns ``psnr`` and ``ssim``, or ``iou`` and ``pixel_accuracy``."""
         if self.masks:
             accuracy = MulticlassAccuracy(self.classes, average="micro")
-            metrics = {"iou": ForegroundIoU(self.classes), "pixel_accuracy": accuracy}
+            metrics: dict[str, Metric | MetricCollection] = {
+                "iou": ForegroundIoU(self.classes),
+                "pixel_accuracy": accuracy,
+            }
         else:
             metrics = {"psnr": MeanPSNR(self.data_range), "ssim": MeanSSIM(self.data_range)}
         return MetricCollection(metrics, compute_groups=False)
@@ -124,3 +137,25 @@ class Restoration(Task):
         """Writes the last validation's picture to the run directory."""
         if self._meters and self.run_dir is not None and self.trainer.is_global_zero:
             self._draw_strip(self._meters[0], self.run_dir / "images.png")
+
+    def _draw_strip(self, meter: Meter, path: Path | None) -> None:
+        """Hands the picture to TensorBoard, or writes it to ``path`` if one is given."""
+        if meter.first is None:
+            return
+        batch, output = meter.first
+        step = self.trainer.global_step
+        values = [SAID[name].format(value.item()) for name, value in meter.metrics.compute().items()]
+        title = f"validation after {step} steps: {', '.join(values)}"
+        if self.masks:
+            figure = partial(segmented_figure, batch, output, self.units, title)
+        else:
+            figure = partial(restored_figure, batch, output, self.data_range, self.units, title)
+        publish(figure, "val/images", step, [] if path else self.trainer.loggers, path)
+
+
+def _check_shape(output: Tensor, expected: tuple[int, ...], what: str, argument: str) -> None:
+    """Broadcasting would turn a wrong number of channels into a wrong loss without a word."""
+    if output.shape != expected:
+        raise UserError(
+            f"expected {what}, {tuple(expected)}, got {tuple(output.shape)}; check model.network.{argument}"
+        )
