@@ -208,7 +208,7 @@ def wait_for(path: Path, pattern: str, process: "subprocess.Popen[str]", seconds
     "moment", ["pretrain-*/checkpoints/last.ckpt", "transfer-*/config.yaml", "transfer-*/checkpoints/last.ckpt"]
 )
 def test_a_killed_run_that_is_resumed_ends_as_if_it_had_not_been(write: Write, tmp_path: Path, moment: str) -> None:
-    longer = {"trainer.max_epochs": 60, "pretrain.with": {"data.stage": "pretrain", "trainer.max_epochs": 60}}
+    longer = {"trainer.max_epochs": 30, "pretrain.with": {"data.stage": "pretrain", "trainer.max_epochs": 30}}
     path = write("killed.yaml", **longer)
     process = start(path)
     wait_for(tmp_path / "runs" / "killed", moment, process)

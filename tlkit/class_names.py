@@ -52,9 +52,7 @@ def _find_class(name: str, base: type) -> Any:
         except Exception as error:  # importing runs code of others
             raise NoSuchClass(f"no class '{name}' ({_reason(name, error)}){_instead(name, base)}") from error
     named = [cls for cls in _subclasses(base) if cls.__name__ == name]
-    found = {
-        path: cls for cls in named if not inspect.isabstract(cls) and "._" not in (path := str(get_import_path(cls)))
-    }
+    found = {path: cls for cls in named if not inspect.isabstract(cls) and (path := _import_path(cls))}
     if len(found) > 1:
         raise NoSuchClass(f"'{name}' names several classes, give the full path: {', '.join(found)}")
     if not found:
@@ -80,6 +78,15 @@ def _subclasses(base: type) -> list[type]:
             found[cls] = None
             waiting += cls.__subclasses__()
     return list(found)
+
+
+def _import_path(cls: type) -> str:
+    """Returns the shortest path to import a class from; empty if it is private, or its module is gone."""
+    try:
+        path = str(get_import_path(cls))
+    except (ImportError, AttributeError):
+        return ""
+    return "" if "._" in path else path
 
 
 def _is_private(cls: type) -> bool:
@@ -108,6 +115,6 @@ def _instead(name: str, base: type) -> str:
     folder, _, short = name.rpartition(".")
     meant = did_you_mean(short, known)
     if meant and folder:
-        near = next(cls for cls in _subclasses(base) if f"'{cls.__name__}'" in meant and not inspect.isabstract(cls))
-        return f"; did you mean '{get_import_path(near)}'?"
+        paths = (_import_path(cls) for cls in _subclasses(base) if f"'{cls.__name__}'" in meant)
+        return next((f"; did you mean '{path}'?" for path in paths if path), "")
     return meant or f"; {valid(known)}"

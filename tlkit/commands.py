@@ -5,14 +5,13 @@ import logging
 import sys
 import traceback
 import warnings
-from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tlkit.errors import UserError
 from tlkit.experiment import config_yaml, plan
 from tlkit.paths import Config
-from tlkit.stage_cli import StageCLI, explain
+from tlkit.stage_cli import StageCLI
 
 log = logging.getLogger("tlkit")
 
@@ -49,10 +48,7 @@ def load_experiment(args: Sequence[str]) -> Config:
     Raises:
         UserError: everything that is wrong with the file, or what is wrong with the options.
     """
-    try:
-        cli = StageCLI(args)
-    except ArgumentError as error:
-        raise UserError(explain(error, args)) from error
+    cli = StageCLI(args)
     config = cli.resolved()
     if config["name"] is None:
         files = cli.config.get("config") or []
@@ -62,15 +58,16 @@ def load_experiment(args: Sequence[str]) -> Config:
 
 def fit(args: Sequence[str]) -> None:
     """Trains the stage that a YAML describes, after its pretrain."""
+    from tlkit.stage_check import check
     from tlkit.stage_run import run
     from tlkit.table import print_runs
 
     config = load_experiment(args)
-    finished = run(plan(config), config["ckpt_path"])
+    stage = plan(config)
+    check(stage)
+    finished = run(stage, config["ckpt_path"])
     print_runs([finished.path])
-    print(
-        f"\n{finished.path}\n  curves       {finished.path / 'curves.png'}\n  TensorBoard  tensorboard --logdir {config['runs']}"
-    )
+    print(f"\n  curves       {finished.path / 'curves.png'}\n  TensorBoard  tensorboard --logdir {stage.root}")
 
 
 def evaluate(command: str) -> Callable[[Sequence[str]], None]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from tlkit import runs
 from tlkit.errors import UserError
 from tlkit.experiment import Stage
+from tlkit.paths import override
 from tlkit.stage_cli import StageCLI
 from tlkit.weights import checkpoint_file, load_checkpoint
 
@@ -29,7 +30,7 @@ def evaluate(command: str, stage: Stage, checkpoint: str | None) -> None:
     """
     path = _checkpoint(stage, checkpoint)
     print(f"{command} {path}")
-    cli = StageCLI(stage.config)
+    cli = StageCLI(override(stage.config, {"trainer.callbacks": []}))  # protocols act on training alone
     cli.build(lambda model, data: {"logger": False, "enable_checkpointing": False})
     load_checkpoint(path)
     trainer, arguments = cli.trainer, {"datamodule": cli.datamodule, "ckpt_path": path, "weights_only": True}

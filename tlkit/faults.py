@@ -1,8 +1,8 @@
 """Everything that is wrong with a configuration at once: one line each, with its place and what may have been meant.
 
 jsonargparse reports one fault, as a dump of every type it tried. After it has refused a file or a command line, this
-walks the plain YAML along the type hints of what is to be built. It is never stricter than jsonargparse, but for keys
-given twice and for paths that lead nowhere.
+walks the plain YAML along the type hints of what is to be built. What jsonargparse takes is no fault, except what it
+drops without a word: keys given twice, unknown keys over an empty mapping, a section that is no mapping.
 """
 
 from collections.abc import Collection, Mapping, Sequence

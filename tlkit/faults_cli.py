@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def schema_of(parser: ArgumentParser) -> dict[str, Any]:
 def _options(args: Sequence[str]) -> list[tuple[str, str]]:
     """Returns option and value of each pair on a command line."""
     options = []
-    for word, following in zip(args, [*args[1:], "--"], strict=True):
+    for word, following in pairwise([*args, "--"]):
         name, equals, value = word.lstrip("-").partition("=")
         if word.startswith("--") or word == "-c":
             if equals or not following.startswith("--"):

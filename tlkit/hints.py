@@ -148,6 +148,10 @@ def valid(names: Iterable[str]) -> str:
 
 def accepts(hint: Any, value: Any) -> bool:
     """Returns whether jsonargparse takes a value for a hint; a hint it does not know takes everything."""
+    if hint is types.NoneType:
+        return value in (None, "null")
+    if value is None:  # alone it would mean that nothing is given
+        hint, value = list[hint], [value]
     parser = ArgumentParser(exit_on_error=False)
     try:
         parser.add_argument("--v", type=hint)

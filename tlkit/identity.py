@@ -77,7 +77,7 @@ def file_hash(path: Path) -> str:
 
 
 def sources(config: Any) -> dict[str, str]:
-    """Returns class path -> hash of the source file, for each class named that is not tlkit's, torch's or Lightning's."""
+    """Returns class path -> hash of its source file, for each class named that is no one's but the user's."""
     found: dict[str, str] = {}
     for class_path in sorted(set(_class_paths(config))):
         if class_path.partition(".")[0] in OWN:

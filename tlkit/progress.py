@@ -20,9 +20,10 @@ class StageProgress(ProgressBar):
     """
 
     def __init__(self, stage: str) -> None:
+        """Stores the arguments; see the class."""
         super().__init__()
         self.stage = stage
-        self.bar: "tqdm[Any] | None" = None
+        self.bar: tqdm[Any] | None = None
 
     @override
     def disable(self) -> None:
@@ -39,7 +40,7 @@ class StageProgress(ProgressBar):
             steps = trainer.max_steps * trainer.accumulate_grad_batches
             total = steps if total is None else min(total, steps)
         interval = TERMINAL_SECONDS if sys.stderr.isatty() else FILE_SECONDS
-        done = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        done = trainer.fit_loop.epoch_loop.batch_progress.total.ready
         self.bar = tqdm(
             total=total, initial=done, desc=self.stage, mininterval=interval, unit="batch", dynamic_ncols=True
         )

@@ -24,6 +24,7 @@ class TimedCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints as Lightning does, under a temporary name first, and counts the seconds."""
 
     def __init__(self) -> None:
+        """Starts at 0 seconds."""
         super().__init__()
         self.seconds = 0.0
 
@@ -56,6 +57,7 @@ class Recorder(ModelCheckpoint):
     """
 
     def __init__(self, directory: Path, monitor: str | None, mode: str, stage: dict[str, str], seed: int) -> None:
+        """Stores the arguments; see the class."""
         super().__init__(
             dirpath=directory / "checkpoints",
             filename="best",

@@ -3,10 +3,11 @@
 import json
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import tlkit.data
@@ -64,12 +65,13 @@ class StageCLI(LightningCLI):
         args: command-line words, or a resolved configuration.
 
     Raises:
-        ArgumentError: what the parser refuses.
+        UserError: everything that is wrong with it.
     """
 
     def __init__(self, args: Sequence[str] | Config) -> None:
+        """Parses; see the class."""
         plugins.load()
-        self.trainer_arguments: TrainerArguments = lambda model, data: {}
+        self.trainer_arguments: TrainerArguments | None = None
         super().__init__(
             args=args if isinstance(args, dict) else list(args),
             run=False,
@@ -88,7 +90,12 @@ class StageCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses words or a configuration, whatever stands in ``sys.argv``."""
-        self.config = parser.parse_object(args) if isinstance(args, dict) else parser.parse_args(args)
+        try:
+            self.config = parser.parse_object(args) if isinstance(args, dict) else parser.parse_args(args)
+        except ArgumentError as error:
+            if isinstance(args, dict):
+                raise UserError(f"the configuration with its overrides is not valid: {error}") from error
+            raise UserError(_explain(parser, error, args)) from error
 
     def _set_seed(self) -> None:
         """Seeds nothing here: `build` follows the pretrain, and the seed must stand directly before it."""
@@ -96,27 +103,30 @@ class StageCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Builds nothing yet."""
 
-    def build(self, trainer_arguments: TrainerArguments) -> None:
-        """Builds data, model and trainer, seeded.
+    def build(self, trainer_arguments: TrainerArguments | None = None) -> None:
+        """Builds data and model, seeded, and a trainer if it is told how.
 
         Args:
             trainer_arguments: takes the model and the data, returns what tlkit decides about the trainer; callbacks
-                are added to the configured ones.
+                and plugins are added to the configured ones.
         """
         self.trainer_arguments = trainer_arguments
         super()._set_seed()
         super().instantiate_classes()
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+    @property
+    def callbacks(self) -> list[Callback]:
+        """The configured callbacks, once they are built."""
+        return _listed(self._get(self.config_init, "trainer")["callbacks"])
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Builds the trainer from its section and what `build` was given."""
+        if self.trainer_arguments is None:
+            return None
         extra = self.trainer_arguments(self.model, self.datamodule)
         config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
-        callbacks = config.get("callbacks") or []
-        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-        plugins = config.get("plugins") or []
-        plugins = plugins if isinstance(plugins, list) else [plugins]
-        config["callbacks"] = [*callbacks, *extra.pop("callbacks", [])]
-        config["plugins"] = [*plugins, *extra.pop("plugins", [])]
+        for key in ("callbacks", "plugins"):
+            config[key] = [*_listed(config.get(key)), *_listed(extra.pop(key, None))]
         return Trainer(**config | extra)
 
     def resolved(self) -> Config:
@@ -130,37 +140,36 @@ def parse(args: Sequence[str] | Config) -> Config:
     """Returns the resolved configuration that words or a configuration mean.
 
     Raises:
-        UserError: a fault in a configuration that was put together from another one.
+        UserError: everything that is wrong with it.
     """
-    try:
-        return StageCLI(args).resolved()
-    except ArgumentError as error:
-        if not isinstance(args, dict):
-            raise
-        raise UserError(f"the configuration with its overrides is not valid: {error}") from error
+    return StageCLI(args).resolved()
 
 
-def explain(error: ArgumentError, args: Sequence[str]) -> str:
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _explain(parser: LightningArgumentParser, error: ArgumentError, args: Sequence[str]) -> str:
     """Returns what is wrong with a command line: every fault of its files, or else the one the parser found."""
     from tlkit.faults import find_faults, report
     from tlkit.faults_cli import cli_fault
 
     reports = []
-    for path in config_files(args):
+    for path in _config_files(args):
         if not path.is_file():
             return f"--config: expected a file, got {path}, which does not exist"
         faults = find_faults(path.read_text(), SCHEMA, str(path), required=("model",))
         if faults:
             reports.append(report(faults, str(path)))
-    message = "\n".join(reports) or cli_fault(SCHEMA, str(error), args)
+    message = "\n".join(reports) or cli_fault(parser, str(error), args)
     note = plugins.failures()
     return f"{message}\n{note}" if note and "no class" in message else message
 
 
-def config_files(args: Sequence[str]) -> list[Path]:
+def _config_files(args: Sequence[str]) -> list[Path]:
     """Returns the configuration files named on a command line."""
     files = []
-    for word, following in zip(args, [*args[1:], ""], strict=True):
+    for word, following in pairwise([*args, ""]):
         if word in ("-c", "--config"):
             files.append(Path(following))
         elif word.startswith(("--config=", "-c=")):

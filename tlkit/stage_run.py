@@ -133,6 +133,8 @@ def _build(stage: Stage, run: Run) -> tuple[StageCLI, Recorder, TimedCheckpointI
     recorders: list[Recorder] = []
 
     def trainer_arguments(model: LightningModule, data: LightningDataModule | None) -> dict[str, Any]:
+        if isinstance(model, Task) and data is not None:
+            model.adapt(data)  # masks are monitored by another metric than images
         label = {"id": stage.id, "stage": stage.name}
         monitor = getattr(model, "monitor", None) if _validates(data) else None
         recorders.append(Recorder(run.path, monitor, getattr(model, "monitor_mode", "min"), label, stage.seed))

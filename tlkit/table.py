@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tlkit import plugins
 from tlkit.errors import UserError
 from tlkit.experiment import Stage
-from tlkit.layers import LayerSpec, groups_of, is_frozen, layers_of, network_of, parameter_count, select
+from tlkit.layers import groups_of, is_frozen, layers_of, network_of, parameter_count, select
 from tlkit.result import draw_curves
 from tlkit.runs import read_result
 from tlkit.stage_cli import StageCLI
@@ -68,11 +68,11 @@ def compare_runs(args: Sequence[str]) -> None:
 def print_layers(stage: Stage) -> None:
     """Prints a network's layers in order: parameters, output, what is transferred and frozen, at which rate."""
     cli = StageCLI(stage.config)
-    cli.build(lambda model, data: {"logger": False, "enable_checkpointing": False})
+    cli.build()
     network = network_of(cli.model)
-    transferred = set(_selected(network, stage.layers)) if stage.layers not in (0, [], "0") else set()
-    frozen = {name for spec in _freezing(stage) for name in _selected(network, spec)}
-    shapes = _output_shapes(network, stage)
+    transferred = set(select(network, stage.layers))
+    frozen = {name for callback in cli.callbacks for name in getattr(callback, "frozen", lambda _: ())(cli.model)}
+    shapes = _output_shapes(network, cli.datamodule)
     rates = _rates(cli)
     rows = [
         [
@@ -116,19 +116,7 @@ def _history(path: Path) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-def _selected(network: nn.Module, spec: LayerSpec) -> list[str]:
-    return select(network, spec)
-
-
-def _freezing(stage: Stage) -> list[LayerSpec]:
-    """Returns what each freezing callback of the stage's configuration freezes from the start."""
-    callbacks = stage.config["trainer"].get("callbacks") or []
-    return [
-        item["init_args"]["layers"] for item in callbacks if item["class_path"].rpartition(".")[2] == "LayerFreezing"
-    ]
-
-
-def _output_shapes(network: nn.Module, stage: Stage) -> dict[str, str]:
+def _output_shapes(network: nn.Module, data: Any) -> dict[str, str]:
     """Returns layer -> shape of its output for one image, in evaluation mode."""
     shapes: dict[str, str] = {}
     handles = []
@@ -139,15 +127,22 @@ def _output_shapes(network: nn.Module, stage: Stage) -> dict[str, str]:
                 shapes[name] = "×".join(map(str, output.shape[1:]))
 
         handles += [network.get_submodule(path).register_forward_hook(keep) for path in layer.modules]
-    arguments = stage.config["model"]["init_args"]["network"]["init_args"]
-    size = (stage.config.get("data") or {}).get("init_args", {}).get("image_size") or 224
     try:
         with torch.no_grad():
-            network.eval()(torch.zeros(1, arguments.get("in_channels", 3), size, size))
+            network.eval()(_example(network, data))
     finally:
         for handle in handles:
             handle.remove()
     return shapes
+
+
+def _example(network: nn.Module, data: Any) -> Tensor:
+    """Returns one input: zeros where the size is known, else the first test image."""
+    size = getattr(network, "image_size", None) or getattr(data, "image_size", None)
+    if size:
+        return torch.zeros(1, data.network_arguments()["in_channels"], size, size)
+    example: Tensor = data.convert(data.read(next(iter(data.rows("test").values()))[:1])).input
+    return example
 
 
 def _rates(cli: StageCLI) -> dict[str, str]:

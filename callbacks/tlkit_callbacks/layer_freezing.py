@@ -39,8 +39,7 @@ class LayerFreezing(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        network = network_of(pl_module)
-        names = select(network, self.layers)
+        network, names = network_of(pl_module), self.frozen(pl_module)
         freeze(network, names, self.norm)
         self._quiet = frozen_modules(network, names, self.norm)
         if not any(parameter.requires_grad for parameter in pl_module.parameters()):
@@ -50,12 +49,19 @@ class LayerFreezing(Callback):
             )
         _warn_if_random(pl_module, names)
 
+    def frozen(self, pl_module: LightningModule) -> list[str]:
+        """Returns the names of the layers that it freezes.
+
+        Raises:
+            UserError: a layer that does not exist.
+        """
+        return select(network_of(pl_module), self.layers)
+
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         # whoever calls .train() on the network (Lightning, a module's own hook) switches frozen modules on again
         if any(module.training for module in self._quiet):
-            network = network_of(pl_module)
-            freeze(network, select(network, self.layers), self.norm)
+            freeze(network_of(pl_module), self.frozen(pl_module), self.norm)
 
 
 def _warn_if_random(pl_module: LightningModule, frozen: list[str]) -> None:

@@ -121,3 +121,12 @@ def test_masks_need_two_classes() -> None:
 def test_an_unknown_loss_is_an_error() -> None:
     with pytest.raises(UserError, match="mse, l1, huber"):
         Restoration(image_network(), loss="ssim")  # type: ignore[arg-type]
+
+
+def test_the_picture_shows_four_images_whatever_the_batch() -> None:
+    task = Restoration(image_network())
+    trainer().fit(task, datamodule=ImageData(image_pairs(), image_pairs(9, seed=1), batch_size=3))
+    first = task._meters[0].first
+    assert first is not None and first.sample.tolist() == [0, 1, 2, 3]
+    assert torch.equal(first.input, image_pairs(9, seed=1)[0][:4])
+    torch.testing.assert_close(first.output, task(first.input))

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -102,7 +102,7 @@ def pack(images: ClassImages, cache_dir: Path, size: int, budget: int) -> Store:
     kind = "raw" if raw <= budget else "jpeg"
     fingerprint = hashlib.sha256(f"{packed_fingerprint(images, cache_dir)} {size} {kind}".encode()).hexdigest()
     name = type(images).__name__
-    spec = {"target": (np.int64, labels.shape)}
+    spec: dict[str, tuple[Any, tuple[int, ...]]] = {"target": (np.int64, labels.shape)}
     if kind == "raw":
         spec |= {"input": (np.uint8, (len(labels), images.channels, size, size)), "readable": (np.bool_, labels.shape)}
 
@@ -172,6 +172,6 @@ def _refuse_broken(images: ClassImages, rows: np.ndarray) -> None:
         return
     names = ", ".join(images.image_name(int(row)) for row in rows[:10]) + (", …" if len(rows) > 10 else "")
     raise UserError(
-        f"expected images that torchvision reads (JPEG, PNG, GIF, WebP), got {len(rows)} that are truncated or of another "
-        f"type: {names}; repair or remove them, or leave them out with --data.dataset.skip_broken true"
+        f"expected images that torchvision reads (JPEG, PNG, GIF, WebP), got {len(rows)} files that are truncated or "
+        f"of another type: {names}; repair or remove them, or leave them out with --data.dataset.skip_broken true"
     )

@@ -2,9 +2,9 @@
 
 After Kataoka et al. 2020, "Pre-training without Natural Images": a category is an iterated function system of 2 to 8
 affine maps, map i chosen with probability proportional to |det A_i|, rendered by the chaos game; its instances scale
-single coefficients, are mirrored, and stamp a 3 x 3 patch on every
-point. Unlike there, coefficients are drawn until each
-map shrinks every distance by a fifth or more, so that scaling one of them never makes an image diverge.
+one coefficient of each map, are mirrored, and stamp a 3 x 3 patch on every point. Unlike there, coefficients are drawn
+until each map shrinks every distance by a fifth or more, so that scaling one of them never makes an image diverge, and
+images are drawn at twice their size and averaged.
 """
 
 import hashlib
@@ -25,6 +25,7 @@ _FACTORS = (0.8, 0.9, 1.0, 1.1, 1.2)  # of a coefficient, to make an instance
 _FILL = 0.2  # least share of pixels that a category's image fills
 _FILL_SIZE = 64  # side in pixels of the image that is judged
 _STEPS = 64  # of the chaos game that are drawn
+_POINTS = 2**20  # that move at once, to bound memory to about 100 MB
 _BURN_IN = 16  # of the chaos game that are not: 0.8^16 < 3 % of the way to the attractor is left
 
 
@@ -56,7 +57,7 @@ class Fractals(ClassImages):
     @property
     @override
     def classes(self) -> list[str]:
-        """``fractal0000``, ``fractal0001``, …"""
+        """``fractal0000``, ``fractal0001`` and so on."""
         return [f"fractal{index:04}" for index in range(self._count)]
 
     @override
@@ -75,19 +76,17 @@ class Fractals(ClassImages):
         """Renders rows ``start`` to ``stop - 1``: ``(n, 1, size, size)`` uint8, all readable."""
         train = self._count * self._per_class["train"]
         out = np.empty((stop - start, 1, size, size), dtype=np.uint8)
-        rows = np.arange(start, stop)
-        category = np.where(
-            rows < train, rows // self._per_class["train"], (rows - train) // max(1, self._per_class["test"])
-        )
-        side = np.where(rows < train, "train", "test")
-        number = np.where(
-            rows < train, rows % self._per_class["train"], (rows - train) % max(1, self._per_class["test"])
-        )
-        for label in np.unique(category):
-            mine = category == label
-            names = [f"{s} {n}" for s, n in zip(side[mine], number[mine], strict=True)]
-            out[mine, 0] = instances(self.seed, int(label), names, size)
-        return out, np.ones(len(rows), dtype=bool)
+        names: dict[int, dict[int, str]] = {}  # category -> place in out -> name of the instance
+        for place, row in enumerate(range(start, stop)):
+            side, first = ("train", 0) if row < train else ("test", train)
+            label, number = divmod(row - first, self._per_class[side])
+            names.setdefault(label, {})[place] = f"{side} {number}"
+        step = max(1, _POINTS // (4 * size * size))
+        for label, mine in names.items():
+            places = list(mine)
+            for group in (places[first : first + step] for first in range(0, len(places), step)):
+                out[group, 0] = instances(self.seed, label, [mine[place] for place in group], size)
+        return out, np.ones(stop - start, dtype=bool)
 
 
 @lru_cache(maxsize=64)
@@ -105,7 +104,7 @@ def category(seed: int, index: int) -> np.ndarray:
         maps = candidates[norm < _NORM][:count]
         uniform = random.random((1, _BURN_IN + _STEPS, _chains(_FILL_SIZE)))
         if len(maps) == count and _draw(maps[None], uniform, _FILL_SIZE).mean() >= _FILL:
-            return maps
+            return np.asarray(maps)
 
 
 def instances(seed: int, index: int, names: list[str], size: int) -> np.ndarray:
@@ -131,7 +130,7 @@ def instances(seed: int, index: int, names: list[str], size: int) -> np.ndarray:
     image = np.where((choice[:, 1] < 0.5)[:, None, None], image[:, :, ::-1], image)
     image = np.where((choice[:, 2] < 0.5)[:, None, None], image[:, ::-1], image)
     filled = image.reshape(len(names), size, 2, size, 2).sum(axis=(2, 4))  # 0 … 4 of a pixel's quarters
-    return (filled * 255 // 4).astype(np.uint8)
+    return np.asarray(filled * 255 // 4, dtype=np.uint8)
 
 
 def _generator(*parts: int | str) -> np.random.Generator:

@@ -2,13 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from tlkit.data.batch import Batch
 from tlkit.tasks.loss_meter import LossMeter
+
+
+class First(NamedTuple):
+    """A batch's fields and the network's float32 output for them, on CPU."""
+
+    input: Tensor
+    target: Tensor
+    sample: Tensor
+    output: Tensor
 
 
 @dataclass
@@ -19,13 +28,13 @@ class Meter:
         domain: its name; ``""`` where there is only one.
         metrics: on the network's device, by name without a prefix.
         loss: mean over the samples.
-        first: the first few samples with the network's output, on CPU, where a picture needs them.
+        first: the first few samples, where a picture needs them.
     """
 
     domain: str
     metrics: MetricCollection
     loss: LossMeter = field(default_factory=LossMeter)
-    first: tuple[Batch, Tensor] | None = None
+    first: First | None = None
 
 
 def named(prefix: str, meters: Sequence[Meter], strategy: Strategy) -> dict[str, float | Tensor]:

@@ -6,6 +6,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning import LightningDataModule
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -18,7 +19,7 @@ from tlkit.errors import UserError
 from tlkit.models.network import Network
 from tlkit.tasks.base import Task
 from tlkit.tasks.from_data import network_argument
-from tlkit.tasks.meter import Meter
+from tlkit.tasks.meter import First, Meter
 from tlkit.tasks.metrics import ForegroundIoU, MeanPSNR, MeanSSIM
 from tlkit.tasks.pictures import publish
 from tlkit.tasks.strip import Units, restored_figure, segmented_figure
@@ -123,8 +124,10 @@ class Restoration(Task):
     def measure(self, meter: Meter, batch: Batch, output: Tensor) -> None:
         """Adds images ``(B, C, H, W)`` or logits ``(B, classes, H, W)``; keeps the first few for the picture."""
         meter.metrics.update(output, batch.target)
-        if meter.first is None:
-            meter.first = Batch(*(field[:SHOWN].cpu() for field in batch)), output[:SHOWN].cpu()
+        have = 0 if meter.first is None else len(meter.first.output)
+        if have < SHOWN:
+            more = First(*(field[: SHOWN - have].cpu() for field in (*batch, output)))
+            meter.first = First(*map(torch.cat, zip(meter.first, more, strict=True))) if meter.first else more
 
     @override
     def draw(self, part: str, meter: Meter) -> None:
@@ -142,7 +145,8 @@ class Restoration(Task):
         """Hands the picture to TensorBoard, or writes it to ``path`` if one is given."""
         if meter.first is None:
             return
-        batch, output = meter.first
+        *fields, output = meter.first
+        batch = Batch(*fields)
         step = self.trainer.global_step
         values = [SAID[name].format(value.item()) for name, value in meter.metrics.compute().items()]
         title = f"validation after {step} steps: {', '.join(values)}"
