@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,8 +20,6 @@ from tlkit.models.alexnet import AlexNet
 
 SGD_ARGUMENTS = {"lr": LEARNING_RATE, "momentum": MOMENTUM, "foreach": True}
 
-State = dict[str, Tensor]
-
 
 @dataclass
 class Outcome:
@@ -28,11 +27,11 @@ class Outcome:
 
     Attributes:
         laps: seconds of each epoch.
-        state: parameters of the network at the end.
+        parameters: of the trained network, in its order.
     """
 
     laps: list[float]
-    state: State
+    parameters: list[Tensor]
 
 
 @dataclass
@@ -44,7 +43,7 @@ class Recording:
         orders: of each epoch, the ``(N,)`` samples in the order in which it took them.
     """
 
-    initial: State
+    initial: dict[str, Tensor]
     orders: list[Tensor]
 
 
@@ -57,7 +56,7 @@ class Stopwatch(Callback):
         """Starts without laps; the newest stopwatch is `latest`, since tlkit builds its own from the YAML."""
         Stopwatch.latest = self
         self.laps: list[float] = []
-        self.state: State = {}
+        self.parameters: list[Tensor] = []
         self._start = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -70,12 +69,12 @@ class Stopwatch(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the trained parameters."""
-        self.state = _copy(pl_module.network)
+        self.parameters = _copy(pl_module.network)
 
     @property
     def outcome(self) -> Outcome:
         """The fit that it has seen."""
-        return Outcome(self.laps, self.state)
+        return Outcome(self.laps, self.parameters)
 
 
 class Witness(Stopwatch):
@@ -84,12 +83,12 @@ class Witness(Stopwatch):
     def __init__(self) -> None:
         """Starts empty."""
         super().__init__()
-        self.initial: State = {}
+        self.initial: dict[str, Tensor] = {}
         self.batches: list[list[Tensor]] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the initial parameters."""
-        self.initial = _copy(pl_module.network)
+        self.initial = deepcopy(pl_module.network.state_dict())
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins an order."""
@@ -189,9 +188,7 @@ class Bench:
         """Returns AlexNet's modules in a plain sequence, with the recorded initial parameters."""
         alexnet = AlexNet(**self.workload.network)
         alexnet.load_state_dict(self.recording.initial)
-        return nn.Sequential(
-            *(("features", alexnet.features), ("avgpool", alexnet.avgpool)), nn.Flatten(), alexnet.classifier
-        )
+        return nn.Sequential(alexnet.features, alexnet.avgpool, nn.Flatten(), alexnet.classifier)
 
 
 class Plain(LightningModule):
@@ -242,5 +239,5 @@ class Replay(Sampler[int]):
         return iter(next(self._orders).tolist())
 
 
-def _copy(network: Any) -> State:
-    return {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+def _copy(network: Any) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in network.parameters()]

@@ -27,6 +27,11 @@ def run_command(command: str, args: Sequence[str]) -> int:
         COMMANDS[command](args)
     except UserError as error:
         return _fail(str(error), error.exit_code, debug)
+    except (ValueError, TypeError) as error:
+        cause = _mistake_behind(error)
+        if cause is None:
+            raise
+        return _fail(str(cause), cause.exit_code, debug)
     except KeyboardInterrupt:
         return _fail(f"interrupted; to go on: tlkit {command} {' '.join(_resuming(args))}", INTERRUPTED, debug)
     except OSError as error:
@@ -126,6 +131,13 @@ def _fail(message: str, code: int, debug: bool) -> int:
     sys.stdout.flush()
     print(f"tlkit: {message}", file=sys.stderr)
     return code
+
+
+def _mistake_behind(error: BaseException | None) -> UserError | None:
+    """Returns the user's mistake that a constructor found and the parser wrapped into an error of its own."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _resuming(args: Sequence[str]) -> list[str]:

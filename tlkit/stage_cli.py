@@ -15,7 +15,9 @@ import tlkit.models
 import tlkit.tasks  # noqa: F401  short class names resolve among what is imported
 from tlkit import plugins
 from tlkit.errors import UserError
+from tlkit.faults import find_faults, report
 from tlkit.paths import Config
+from tlkit.yaml_lines import Fault
 
 OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "name": (str | None, None, "Name of the experiment; the configuration file's name by default."),
@@ -96,6 +98,8 @@ class StageCLI(LightningCLI):
             if isinstance(args, dict):
                 raise UserError(f"the configuration with its overrides is not valid: {error}") from error
             raise UserError(_explain(parser, error, args)) from error
+        if not isinstance(args, dict):
+            _check_what_the_parser_lets_pass(args)
 
     def _set_seed(self) -> None:
         """Seeds nothing here: `build` follows the pretrain, and the seed must stand directly before it."""
@@ -151,19 +155,31 @@ def _listed(value: Any) -> list[Any]:
 
 def _explain(parser: LightningArgumentParser, error: ArgumentError, args: Sequence[str]) -> str:
     """Returns what is wrong with a command line: every fault of its files, or else the one the parser found."""
-    from tlkit.faults import find_faults, report
     from tlkit.faults_cli import cli_fault
 
-    reports = []
     for path in _config_files(args):
         if not path.is_file():
             return f"--config: expected a file, got {path}, which does not exist"
-        faults = find_faults(path.read_text(), SCHEMA, str(path), required=("model",))
-        if faults:
-            reports.append(report(faults, str(path)))
-    message = "\n".join(reports) or cli_fault(parser, str(error), args)
+    message = _report(args, lambda fault: True) or cli_fault(parser, str(error), args)
     note = plugins.failures()
     return f"{message}\n{note}" if note and "no class" in message else message
+
+
+def _check_what_the_parser_lets_pass(args: Sequence[str]) -> None:
+    """Refuses keys given twice, and overrides of the pretrain that do not fit; the parser takes both for plain data."""
+    message = _report(args, lambda fault: fault.path.startswith("pretrain") or "twice" in fault.message)
+    if message:
+        raise UserError(message)
+
+
+def _report(args: Sequence[str], wanted: Callable[[Fault], bool]) -> str:
+    """Returns the faults of all configuration files on a command line, as text."""
+    reports = []
+    for path in _config_files(args):
+        faults = [fault for fault in find_faults(path.read_text(), SCHEMA, str(path)) if wanted(fault)]
+        if faults:
+            reports.append(report(faults, str(path)))
+    return "\n".join(reports)
 
 
 def _config_files(args: Sequence[str]) -> list[Path]:

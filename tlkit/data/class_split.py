@@ -81,11 +81,15 @@ class ClassSplit(TwoStageData):
             UserError: an argument out of its range, or an unknown data set.
         """
         super().__init__(stage, batch_size, augment, num_workers, cache_dir)
-        at_least = {"examples_per_class": 1, "validation_per_class": 0, "test_per_class": 1, "pretrain_classes": 0}
-        at_least |= {"image_size": 1, "store_size": 1}
-        arguments = locals()
-        for name, least in at_least.items():
-            if (value := arguments[name]) is not None and value < least:
+        for name, value, least in (
+            ("examples_per_class", examples_per_class, 1),
+            ("validation_per_class", validation_per_class, 0),
+            ("test_per_class", test_per_class, 1),
+            ("pretrain_classes", pretrain_classes, 0),
+            ("image_size", image_size, 1),
+            ("store_size", store_size, 1),
+        ):
+            if value is not None and value < least:
                 raise UserError(f"expected {name} to be at least {least}, got {value}")
         self.dataset = _resolved(dataset)
         self.split = split
@@ -138,26 +142,20 @@ class ClassSplit(TwoStageData):
         if self.dataset.skip_broken:
             rows = rows[readable(self.store)[rows]]
         if side == "test":
-            self._require(name, "test", len(rows), self.test_per_class or 1, "lower --data.test_per_class")
+            self._require(name, "test images", len(rows), self.test_per_class or 1, "lower --data.test_per_class")
             return rows[: self.test_per_class]
-        wanted = self.validation_per_class + (self.examples_per_class or 1)
+        train, val = self.examples_per_class or 1, self.validation_per_class
         remedy = "lower --data.examples_per_class or --data.validation_per_class"
-        self._require(name, "training", len(rows), wanted, remedy)
-        first_validated = len(rows) - self.validation_per_class
+        what = f"training images ({train} to train on, {val} to validate on)"
+        self._require(name, what, len(rows), train + val, remedy)
+        first_validated = len(rows) - val
         return rows[first_validated:] if part == "val" else rows[:first_validated][: self.examples_per_class]
 
-    def _require(self, name: str, side: str, got: int, wanted: int, remedy: str) -> None:
+    def _require(self, name: str, what: str, got: int, least: int, remedy: str) -> None:
         """Raises if a class has too few images."""
-        if got >= wanted:
-            return
-        detail = ""
-        if side == "training":
-            detail = (
-                f" ({self.examples_per_class or 'at least 1'} to train on, {self.validation_per_class} to validate on)"
-            )
-        raise UserError(
-            f"expected at least {wanted} {side} images of class {self.dataset.title(name)!r}{detail}, got {got}; {remedy}"
-        )
+        if got < least:
+            title = self.dataset.title(name)
+            raise UserError(f"expected at least {least} {what} of class {title!r}, got {got}; {remedy}")
 
     @override
     def read(self, rows: np.ndarray) -> Batch:

@@ -47,6 +47,7 @@ class FileImages(ClassImages):
         self.size = None
         self.skip_broken = skip_broken
         self.root = Path(root).expanduser()
+        self._fingerprint: str | None = None  # of the files as they were first seen
         if not self.root.is_dir():
             raise UserError(f"expected a folder of images, got {self.root}; name it with --data.dataset.root")
 
@@ -102,6 +103,11 @@ class FileImages(ClassImages):
     @override
     def fingerprint(self, cache_dir: Path) -> str:
         """Returns the sha256 hex digest of names, contents and labels of all files."""
+        if self._fingerprint is None:
+            self._fingerprint = self._hash(cache_dir)
+        return self._fingerprint
+
+    def _hash(self, cache_dir: Path) -> str:
         content, _ = tree_hash(self.root, self._names, cache_dir)
         whole = hashlib.sha256(f"{content} {self.listing.classes}".encode("utf-8", "surrogateescape"))
         whole.update(self.labels("train").tobytes())

@@ -6,6 +6,7 @@ another domain to train on read the same blocks, and only those that are missing
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from hashlib import sha256
@@ -16,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from tqdm import tqdm
 from typing_extensions import override
 
 from tlkit.data.hrtem_imaging import MASK_THRESHOLD, counts, image, least_contrast, phase
 from tlkit.data.hrtem_multislice import PIXEL, exit_waves
 from tlkit.data.hrtem_structures import CARBON_DEPTH, Material, generator, structure
 from tlkit.data.packed import Store, build
-from tlkit.data.parallel import each
 
 GENERATOR_VERSION = 1  # raised when the same arguments give other images
 BLOCK = 16  # structures
@@ -106,7 +107,7 @@ def open_structures(cache_dir: str, recipe: Recipe, counts_of: dict[Role, int]) 
 
 
 def simulate(recipe: Recipe, number: int) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.generic]]:
-    """Simulates one structure at all defoci.
+    """Simulates one structure at all defoci; bit for bit the same anywhere inside `one_torch_thread`.
 
     Args:
         recipe: of the images.
@@ -117,12 +118,11 @@ def simulate(recipe: Recipe, number: int) -> tuple[npt.NDArray[np.uint16], npt.N
         ``(1, S, S)`` uint8, 1 in the particle, or noise-free intensity as a fraction of the incident beam's
         ``(D, S, S)`` float32.
     """
-    with _one_torch_thread():
-        model = structure(number, recipe.material, recipe.image_size * PIXEL)
-        vacuum, both = (torch.fft.fft2(wave) for wave in exit_waves(model, recipe.image_size))
-        zero = least_contrast(vacuum, model.particle_depth / 2)
-        clean = [image(both, 10 * true + zero + CARBON_DEPTH) for true in _true_defoci(recipe, number)]
-        restored = phase(vacuum, zero)
+    model = structure(number, recipe.material, recipe.image_size * PIXEL)
+    vacuum, both = (torch.fft.fft2(wave) for wave in exit_waves(model, recipe.image_size))
+    zero = least_contrast(vacuum, model.particle_depth / 2)
+    clean = [image(both, 10 * true + zero + CARBON_DEPTH) for true in _true_defoci(recipe, number)]
+    restored = phase(vacuum, zero)
     recorded = []
     for nominal, intensity in zip(recipe.defoci, clean, strict=True):
         noise = generator("counts", number, recipe.material, recipe.image_size, nominal, recipe.dose)
@@ -150,14 +150,20 @@ def _block(cache_dir: str, recipe: Recipe, role: Role, first: int) -> Store:
     channel = () if recipe.target == "mask" else (1,)
     members = numbers(role, first + BLOCK)[first:]
 
+    # Threads: nearly all time passes in FFTs and array arithmetic, which release the interpreter's lock; forked
+    # processes may hang in MKL's FFT once their parent has used it in several threads.
+    workers = torch.get_num_threads()
+
     def fill(arrays: dict[str, np.memmap]) -> None:
         def work(slot: int) -> None:
             recorded, targets = simulate(recipe, members[slot])
             arrays["input"][slot, :, 0] = recorded
             arrays["target"][slot] = targets.reshape(kept, *channel, size, size)
 
-        for _ in each(work, BLOCK, f"simulating HRTEM {role} structures {first}-{first + BLOCK - 1}"):
-            pass
+        with one_torch_thread(), ThreadPoolExecutor(workers) as pool:
+            bar = f"simulating HRTEM {role} structures {first}-{first + BLOCK - 1}"
+            for _ in tqdm(pool.map(work, range(BLOCK)), total=BLOCK, desc=bar, leave=False, disable=None):
+                pass
 
     spec = {
         "input": (np.uint16, (BLOCK, domains, 1, size, size)),
@@ -167,7 +173,7 @@ def _block(cache_dir: str, recipe: Recipe, role: Role, first: int) -> Store:
 
 
 @contextmanager
-def _one_torch_thread() -> Iterator[None]:
+def one_torch_thread() -> Iterator[None]:
     """Confines every operation to one thread: its result could otherwise depend on how many share in it."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

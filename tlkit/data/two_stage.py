@@ -64,6 +64,7 @@ class TwoStageData(LightningDataModule, ABC):
         self.num_workers = num_workers
         self.cache_dir = cache_dir
         self._store: Store | None = None
+        self._augment_prepared = False
 
     @abstractmethod
     def open(self) -> Store:
@@ -99,6 +100,9 @@ class TwoStageData(LightningDataModule, ABC):
     @property
     def store(self) -> Store:
         """The packed arrays, opened once."""
+        return self._opened()
+
+    def _opened(self) -> Store:
         if self._store is None:
             self._store = self.open()
         return self._store
@@ -127,13 +131,12 @@ class TwoStageData(LightningDataModule, ABC):
     @override
     def prepare_data(self) -> None:
         """Packs the data set on one process while the others wait."""
-        self.open()
+        self._opened()
 
     @override
     def train_dataloader(self) -> BatchLoader:
         """Returns the loader of the training part, shuffled."""
-        for augmentation in self.augment:
-            augmentation.prepare(self.network_arguments().get("num_classes"), self.image_size)
+        self._prepare_augment()
         (rows,) = self.rows("train").values()
         return self._loader(rows, shuffle=True)
 
@@ -150,8 +153,16 @@ class TwoStageData(LightningDataModule, ABC):
         return loaders if len(loaders) > 1 else next(iter(loaders.values()))
 
     def _loader(self, rows: np.ndarray, shuffle: bool) -> BatchLoader:
-        self._store = self.store  # opened before data workers are forked, so that they share it
+        self._opened()  # before data workers are forked, so that they share it
         return loader(Rows(rows, self.batch_size, self.read), self.trainer, shuffle, self.num_workers)
+
+    def _prepare_augment(self) -> None:
+        """Tells the augmentations, once, what they need to know of the data."""
+        if self._augment_prepared:
+            return
+        for augmentation in self.augment:
+            augmentation.prepare(self.network_arguments().get("num_classes"), self.image_size)
+        self._augment_prepared = True
 
     @override
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -163,6 +174,7 @@ class TwoStageData(LightningDataModule, ABC):
 
     def augmented(self, batch: Batch, epoch: int) -> Batch:
         """Returns a converted training batch as epoch ``epoch`` sees it, counted from 0."""
+        self._prepare_augment()
         random = SampleRandom(seed(), epoch, batch.sample)
         for augmentation in self.augment:
             batch = augmentation(batch, random)
