@@ -1,6 +1,8 @@
 """What is trained: the two workloads, and their images as tlkit stores them."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,11 +10,13 @@ import torch
 
 from tlkit.data.batch import Batch
 from tlkit.data.packed import Store, build
+from tlkit.data.random import key
 from tlkit.data.two_stage import Part, TwoStageData
 from tlkit.identity import canonical_hash
 
 CLASSES, CHANNELS = 10, 3
-MEAN, STD, LEARNING_RATE, MOMENTUM = 0.5, 0.25, 0.01, 0.9
+MEAN, STD = 0.5, 0.25  # of the noise, roughly
+SGD_ARGUMENTS = {"lr": 0.01, "momentum": 0.9, "foreach": True}
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,7 @@ class Workload:
         image_size: height and width in pixels.
         batch_size: samples per step.
         steps: steps per epoch.
-        epochs: epochs per fit; the first one warms up and does not count.
-        rounds: fits per arm.
+        rounds: epochs that count; one more comes first, to warm up.
     """
 
     name: str
@@ -36,8 +39,12 @@ class Workload:
     image_size: int
     batch_size: int
     steps: int
-    epochs: int
     rounds: int
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs."""
+        return self.rounds + 1
 
     @property
     def samples(self) -> int:
@@ -55,6 +62,21 @@ class Workload:
             "fc_width": self.fc_width,
             "dropout": 0.0,
         }
+
+    def write(self, folder: Path) -> None:
+        """Leaves itself for the arms' processes."""
+        (folder / "workload.json").write_text(json.dumps(asdict(self)))
+
+    @staticmethod
+    def read(folder: Path) -> "Workload":
+        """Returns what `write` left."""
+        return Workload(**json.loads((folder / "workload.json").read_text()))
+
+
+def epoch_order(workload: Workload, epoch: int) -> torch.Tensor:
+    """Returns the ``(N,)`` samples in the order in which tlkit takes them at seed 0; equal final weights prove it."""
+    generator = torch.Generator().manual_seed(key("order", 0, epoch) >> 1)
+    return torch.randperm(workload.samples, generator=generator)
 
 
 def stored(samples: int, image_size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -60,7 +60,11 @@ def test_a_run_leaves_what_is_needed_to_look_at_it_and_to_trust_it(write: Write)
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     result = read_result(run)
     assert result["metric"]["name"] == "val/accuracy"
-    assert result["metric"]["best"] == max(row["val/accuracy"] for row in rows(run))
+    accuracy = [row["val/accuracy"] for row in rows(run)]
+    assert len(set(accuracy)) > 1, "the toy problem is too easy to tell epochs apart"
+    assert (result["metric"]["best"], result["metric"]["last"]) == (max(accuracy), accuracy[-1])
+    assert result["metric"]["best_epoch"] == accuracy.index(max(accuracy))
+    assert result["metrics"]["val/accuracy"] == max(accuracy)
     assert set(result["seconds"]) == {"fit", "train", "validate", "test", "checkpoint", "setup"}
     assert result["parameters"] == {"total": 456, "trainable": 408}  # conv1: 4·9 + 4, its norm: 8
     assert result["pretrain"]["layers"] == ["conv1", "conv2"]

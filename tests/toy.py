@@ -39,7 +39,7 @@ class ToyData(TwoStageData):
         generator = np.random.default_rng(1 if self.stage == "pretrain" else 2)
         n = CLASSES * PER_CLASS
         target = np.arange(n) % CLASSES
-        image = generator.normal(0, 0.5, (n, 1, 8, 8)).astype(np.float32)
+        image = generator.normal(0, 2.0, (n, 1, 8, 8)).astype(np.float32)
         for row, label in enumerate(target):
             y, x = divmod(int(label), 2)
             image[row, 0, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4] += 1

@@ -155,8 +155,9 @@ def _set_up_messages() -> None:
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers, log.propagate = [handler], False
     log.setLevel(logging.INFO)
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        for shown in logging.getLogger(name).handlers:
+            shown.setLevel(logging.WARNING)  # its remarks are in log.txt
     for message in (
         r".*does not have many workers.*",  # batches are taken by index from memory: workers slow them down
         r".*smaller than the logging interval.*",  # metrics are logged once an epoch

@@ -112,11 +112,13 @@ def _train(stage: Stage, run: Run, source: Source | None, checkpoint: Path | Non
             runs.write_text(run.path / "split.json", json.dumps(data.describe(), indent=1))
     metrics = {}
     if source and checkpoint is None and getattr(model, "evaluate_before", False):
-        metrics = _evaluate(trainer, model, data, None, "before")
+        metrics = _evaluate(trainer, model, data, "before")
     with clock("fit"), _interruptible():
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     with clock("test"):
-        metrics |= _evaluate(trainer, model, data, run.best, "test")
+        # not through trainer.test(ckpt_path=…), which would set the callbacks back to the selected epoch as well
+        model.load_state_dict(load_checkpoint(run.best)["state_dict"])
+        metrics |= _evaluate(trainer, model, data, "test")
     finish(
         stage,
         run,
@@ -181,14 +183,14 @@ def _hand_over(stage: Stage, model: LightningModule, weights: Weights) -> list[s
 
 
 def _evaluate(
-    trainer: Trainer, model: LightningModule, data: LightningDataModule | None, checkpoint: Path | None, prefix: str
+    trainer: Trainer, model: LightningModule, data: LightningDataModule | None, prefix: str
 ) -> dict[str, float]:
-    """Tests the model as it is, or with the weights of a checkpoint; returns the metrics under a prefix."""
+    """Tests the model as it is; returns the metrics under a prefix."""
     if not is_overridden("test_step", model):
         return {}
     if isinstance(model, Task):
         model.phase_prefix = prefix
-    trainer.test(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    trainer.test(model, datamodule=data, verbose=False)
     return {key: value.item() for key, value in trainer.callback_metrics.items()}
 
 

@@ -10,17 +10,16 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
 from tlkit.data.packed import Store, build
 from tlkit.data.parallel import each
+from tlkit.data.picture import decode_jpegs, encode_jpeg
 from tlkit.errors import UserError
 
 log = logging.getLogger(__name__)
 
 Side = Literal["train", "test"]
 _CHUNK = 64  # images per piece of work: a progress bar that moves, little overhead
-_JPEG_QUALITY = 95
 _PACK_VERSION = 1  # raised when the same files are packed to other pixels
 
 
@@ -126,12 +125,11 @@ def readable(store: Store) -> np.ndarray:
     return np.diff(store.arrays["jpeg.offsets"]) > 0
 
 
-def read_images(store: Store, rows: np.ndarray, channels: int) -> torch.Tensor:
-    """Reads ``(B,)`` rows as ``(B, channels, size, size)`` uint8, decoding them if they are stored as JPEG."""
+def read_images(store: Store, rows: np.ndarray) -> torch.Tensor:
+    """Reads ``(B,)`` rows as ``(B, C, size, size)`` uint8, decoding them if they are stored as JPEG."""
     if "input" in store.arrays:
         return store.take("input", rows)
-    mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
-    return torch.stack(decode_jpeg(store.take_bytes("jpeg", rows), mode=mode))
+    return decode_jpegs(store.take_bytes("jpeg", rows))
 
 
 def _chunks(count: int) -> list[tuple[int, int]]:
@@ -156,8 +154,7 @@ def _encoded(images: ClassImages, count: int, size: int) -> Iterator[bytes]:
 
     def work(index: int) -> list[bytes]:
         pixels, good = images.images(*chunks[index], size)
-        coded = encode_jpeg(list(torch.from_numpy(pixels)), quality=_JPEG_QUALITY)
-        return [one.numpy().tobytes() if keep else b"" for one, keep in zip(coded, good, strict=True)]
+        return [encode_jpeg(one) if keep else b"" for one, keep in zip(pixels, good, strict=True)]
 
     broken = []
     for index, coded in enumerate(each(work, len(chunks), f"packing {type(images).__name__}")):
@@ -172,6 +169,6 @@ def _refuse_broken(images: ClassImages, rows: np.ndarray) -> None:
         return
     names = ", ".join(images.image_name(int(row)) for row in rows[:10]) + (", …" if len(rows) > 10 else "")
     raise UserError(
-        f"expected images that torchvision reads (JPEG, PNG, GIF, WebP), got {len(rows)} files that are truncated or "
+        f"expected images that Pillow reads (JPEG, PNG, WebP, TIFF, …), got {len(rows)} files that are truncated or "
         f"of another type: {names}; repair or remove them, or leave them out with --data.dataset.skip_broken true"
     )

@@ -161,9 +161,7 @@ class ClassSplit(TwoStageData):
     def read(self, rows: np.ndarray) -> Batch:
         """Reads ``(B,)`` rows: uint8 images ``(B, C, H, W)`` and labels within the stage."""
         labels = self.store.take("target", rows)
-        return Batch(
-            read_images(self.store, rows, self.dataset.channels), self._stage_labels[labels], torch.from_numpy(rows)
-        )
+        return Batch(read_images(self.store, rows), self._stage_labels[labels], torch.from_numpy(rows))
 
     @cached_property
     def _stage_labels(self) -> torch.Tensor:

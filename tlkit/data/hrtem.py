@@ -7,12 +7,11 @@ from json import dumps
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from typing_extensions import override
 
 from tlkit.data.batch import Batch
 from tlkit.data.hrtem_generate import GENERATOR_VERSION, Recipe, Role, Target, numbers, open_structures
-from tlkit.data.hrtem_imaging import APERTURE
+from tlkit.data.hrtem_imaging import APERTURE, standardised
 from tlkit.data.hrtem_multislice import PIXEL
 from tlkit.data.hrtem_structures import Material
 from tlkit.data.packed import Store
@@ -101,6 +100,7 @@ class HRTEM(TwoStageData):
                 f"expected a dose above 0 and at most {MOST_COUNTS / PIXEL**2:.0f} electrons per Å², got {dose}"
             )
         self.target = target
+        self.image_size: int = image_size
         self.defocus = float(defocus) + 0.0  # -0.0 is no domain of its own
         self.counts: dict[Role, int] = {
             stage: train_structures,
@@ -145,14 +145,8 @@ class HRTEM(TwoStageData):
         Args:
             batch: counts ``(B, 1, H, W)``; phase or intensity ``(B, 1, H, W)``, or mask ``(B, H, W)``.
         """
-        x = batch.input.float()
-        deviation, mean = torch.std_mean(x, dim=(1, 2, 3), correction=0, keepdim=True)
-        # An image without a single electron, at a tiny dose, stays zero.
-        return Batch(
-            (x - mean) / deviation.clamp_min(1e-6),
-            batch.target.long() if self.target == "mask" else batch.target.float(),
-            batch.sample,
-        )
+        target = batch.target.long() if self.target == "mask" else batch.target
+        return Batch(standardised(batch.input), target, batch.sample)
 
     @override
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -122,3 +122,11 @@ def counts(intensity: Tensor, dose: float, random: np.random.Generator) -> npt.N
     """
     expected = intensity.double().numpy() * dose * PIXEL**2
     return random.poisson(expected).astype(np.uint16)
+
+
+def standardised(images: Tensor) -> Tensor:
+    """Returns images ``(B, C, H, W)`` as float32 with mean 0 and standard deviation 1 each; constant ones are zero."""
+    x = images.float()
+    deviation, mean = torch.std_mean(x, dim=(1, 2, 3), correction=0, keepdim=True)
+    constant = deviation <= 1e-6 * mean.abs()  # what float32 leaves of a constant's deviation
+    return (x - mean) / deviation.masked_fill(constant, torch.inf)

@@ -1,7 +1,8 @@
 """Finds and reads pairs of micrographs: ``<root>/<domain>/input/a.tif`` and ``<root>/<domain>/target/a.tif``."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import mrcfile
 import numpy as np
@@ -10,6 +11,7 @@ import tifffile
 
 from tlkit.errors import NonFinite, UserError, suggest
 
+T = TypeVar("T")
 SUFFIXES = (".tif", ".tiff", ".mrc")
 
 
@@ -63,32 +65,28 @@ def find_pairs(root: Path, domain: str) -> list[Pair]:
     return [Pair(stem, inputs[stem], targets[stem]) for stem in sorted(inputs)]
 
 
-def read_pair(pair: Pair, least: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Reads both micrographs.
+def shape_of(pair: Pair, least: int) -> tuple[int, int]:
+    """Returns height and width of a pair in pixels, from the files' headers.
 
     Args:
-        pair: their files.
+        pair: the files.
         least: pixels that each edge must have.
 
-    Returns:
-        Input and target, ``(H, W)`` float32 in the files' units, rows in the files' order.
-
     Raises:
-        UserError: a file cannot be read, is no single grey image, is too small, or the two differ in size.
-        NonFinite: a file has NaN or infinity.
+        UserError: a file is damaged, is no single grey image, is too small, or the two differ in size.
     """
-    image, target = read_micrograph(pair.input), read_micrograph(pair.target)
-    if image.shape != target.shape:
+    shape, target = _decoded(pair.input, _header), _decoded(pair.target, _header)
+    if shape != target:
         raise UserError(
-            f"expected two micrographs of one size, got {image.shape} in {pair.input} and {target.shape} in "
-            f"{pair.target}; remedy: crop both to the same field"
+            f"expected two micrographs of one size, got {shape} in {pair.input} and {target} in {pair.target}; "
+            f"remedy: crop both to the same field"
         )
-    if min(image.shape) < least:
+    if min(shape) < least:
         raise UserError(
-            f"expected a micrograph of at least {least} x {least} pixels, got {image.shape} in {pair.input}; "
+            f"expected a micrograph of at least {least} x {least} pixels, got {shape} in {pair.input}; "
             f"remedy: a smaller image_size"
         )
-    return image, target
+    return shape
 
 
 def read_micrograph(path: Path) -> npt.NDArray[np.float32]:
@@ -98,28 +96,53 @@ def read_micrograph(path: Path) -> npt.NDArray[np.float32]:
         path: the file.
 
     Returns:
-        ``(H, W)`` float32.
+        ``(H, W)`` float32 in the file's unit, rows in the file's order.
 
     Raises:
-        UserError: the file cannot be read or is no single grey image.
+        UserError: the file is damaged or is no single grey image of real numbers.
         NonFinite: it has NaN or infinity.
     """
+    data = np.squeeze(_decoded(path, mrcfile.read if path.suffix.lower() == ".mrc" else tifffile.imread))
+    if data.ndim != 2 or data.dtype.kind not in "uif":
+        raise _no_image(path, f"{data.dtype} of shape {data.shape}")
+    result: npt.NDArray[np.float32] = data.astype(np.float32)
+    if not np.isfinite(result).all():
+        raise NonFinite(
+            f"expected finite pixels, got NaN or infinity in {path}; remedy: replace dead pixels beforehand"
+        )
+    return result
+
+
+def _header(path: Path) -> tuple[int, int]:
+    """Returns height and width without reading the pixels."""
+    if path.suffix.lower() == ".mrc":
+        with mrcfile.open(path, header_only=True) as file:
+            shape = [int(file.header[axis]) for axis in ("nz", "ny", "nx")]
+    else:
+        with tifffile.TiffFile(path) as file:
+            shape = [int(length) for length in file.series[0].shape]
+    edges = [length for length in shape if length != 1]
+    if len(edges) != 2:
+        raise _no_image(path, f"shape {tuple(shape)}")
+    return edges[0], edges[1]
+
+
+def _decoded(path: Path, read: Callable[[Path], T]) -> T:
+    """Calls a decoder and says which file it failed on."""
     try:
-        data = mrcfile.read(path) if path.suffix.lower() == ".mrc" else tifffile.imread(path)
+        return read(path)
+    except UserError:
+        raise
     except Exception as error:  # decoders raise whatever they like on a damaged file
         raise UserError(
             f"expected a readable micrograph, got {path}: {error}; remedy: copy it again, or remove the pair"
         ) from error
-    squeezed = np.squeeze(data)
-    if squeezed.ndim != 2 or squeezed.dtype.kind not in "uif":
-        raise UserError(
-            f"expected one grey image of real numbers, got {data.dtype} of shape {data.shape} in {path}; "
-            f"remedy: sum a stack of frames, split a volume"
-        )
-    result: npt.NDArray[np.float32] = squeezed.astype(np.float32)
-    if not np.isfinite(result).all():
-        raise NonFinite(f"expected finite pixels, got NaN or infinity in {path}; remedy: mask dead pixels beforehand")
-    return result
+
+
+def _no_image(path: Path, got: str) -> UserError:
+    return UserError(
+        f"expected one grey image of real numbers, got {got} in {path}; remedy: sum a stack's frames, split a volume"
+    )
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

@@ -1,0 +1,63 @@
+"""Takes turns and times them: one epoch of one arm at a time."""
+
+import time
+from multiprocessing.connection import Connection
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+
+
+class Turns:
+    """An arm's side of the relay."""
+
+    def __init__(self, fd: int) -> None:
+        """Connects.
+
+        Args:
+            fd: inherited descriptor of the connection to `relay.Arm`.
+        """
+        self._connection = Connection(fd)
+        self._start = self._lap = 0.0
+
+    def wait(self, network: nn.Module | None = None) -> None:
+        """Reports the last lap, in seconds, and blocks until it is this arm's turn; then the clock starts.
+
+        Args:
+            network: sent along, before the first and after the last step.
+        """
+        parameters = None if network is None else [p.detach().numpy().copy() for p in network.parameters()]
+        self._connection.send((self._lap, parameters))
+        self._connection.recv()
+        self._start = time.perf_counter()
+
+    def lap(self) -> None:
+        """Stops the clock."""
+        self._lap = time.perf_counter() - self._start
+
+
+class Stopwatch(Callback):
+    """Times each epoch from before its first batch is fetched to after its last step; it hooks into no step.
+
+    It comes first among the callbacks. What the others do when an epoch has ended (checkpoints, files) is not timed,
+    but done before the turn passes on.
+    """
+
+    def __init__(self, fd: int) -> None:
+        """Connects.
+
+        Args:
+            fd: as in `Turns`.
+        """
+        self._turns = Turns(fd)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Waits for the turn."""
+        self._turns.wait(pl_module.network if trainer.global_step == 0 else None)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ends the lap."""
+        self._turns.lap()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Shows the trained network, and lets the others finish before the stage does what remains."""
+        self._turns.wait(pl_module.network)
