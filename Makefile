@@ -19,7 +19,7 @@ $(SETUP): pyproject.toml
 demo: setup  ## two stages on generated images, on the CPU: from scratch against transferred
 	$(BIN)/tlkit fit --config configs/alexnet_split.yaml --name demo --pretrain.layers 0
 	$(BIN)/tlkit fit --config configs/alexnet_split.yaml --name demo
-	$(BIN)/tlkit compare $$(ls -td runs/demo/transfer-*/ | head -2 | tac)
+	@$(BIN)/tlkit compare $$(ls -td runs/demo/transfer-*/ | head -2 | tac)
 
 test: setup  ## the tests, except the long ones
 	$(BIN)/pytest

@@ -111,9 +111,7 @@ def _fit(workload: Workload, module: LightningModule, folder: Path, fd: int, **a
 def _network(workload: Workload, folder: Path) -> nn.Module:
     """Returns AlexNet's modules in a plain sequence, with the parameters that tlkit begins with."""
     alexnet = AlexNet(**workload.network)
-    for parameter, value in zip(
-        alexnet.parameters(), pickle.loads((folder / "initial.pkl").read_bytes()), strict=True
-    ):
+    for parameter, value in zip(alexnet.parameters(), pickle.loads((folder / "initial.pkl").read_bytes()), strict=True):
         parameter.data = torch.from_numpy(value)
     return nn.Sequential(alexnet.features, alexnet.avgpool, nn.Flatten(), alexnet.classifier)
 

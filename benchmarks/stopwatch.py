@@ -43,12 +43,16 @@ class Stopwatch(Callback):
     """
 
     def __init__(self, fd: int) -> None:
-        """Connects.
+        """Stores the descriptor; a parser may build stopwatches that are never used, which must not close it.
 
         Args:
             fd: as in `Turns`.
         """
-        self._turns = Turns(fd)
+        self._fd = fd
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Connects."""
+        self._turns = Turns(self._fd)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Waits for the turn."""

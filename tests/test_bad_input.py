@@ -35,7 +35,12 @@ def test_all_faults_of_a_file_are_named_at_once(write: Write, capsys: Any) -> No
     )
     message = refused(path, capsys)
     assert "4 faults" in message
-    for expected in ("did you mean 'width'", "expected int, got 'many'", "did you mean 'max_epochs'", "'LayerFreezing'"):
+    for expected in (
+        "did you mean 'width'",
+        "expected int, got 'many'",
+        "did you mean 'max_epochs'",
+        "'LayerFreezing'",
+    ):
         assert expected in message
 
 
@@ -56,13 +61,19 @@ def test_an_unknown_option_of_the_command_line_is_named(write: Write, capsys: An
 
 @pytest.mark.parametrize(
     ("layers", "message"),
-    [("9", "at most 3 layers, got 9"), ("convx", "got 'convx'; did you mean 'conv2'"), ("x*", "valid layers: conv1, conv2, fc")],
+    [
+        ("9", "at most 3 layers, got 9"),
+        ("convx", "got 'convx'; did you mean 'conv2'"),
+        ("x*", "valid layers: conv1, conv2, fc"),
+    ],
 )
 def test_layers_to_transfer_must_exist(write: Write, capsys: Any, layers: str, message: str) -> None:
     assert message in refused(write(), capsys, "--pretrain.layers", layers)
 
 
-@pytest.mark.parametrize(("layers", "message"), [(3, "all of them frozen"), ("convx", "got 'convx'"), (4, "at most 3 layers")])
+@pytest.mark.parametrize(
+    ("layers", "message"), [(3, "all of them frozen"), ("convx", "got 'convx'"), (4, "at most 3 layers")]
+)
 def test_layers_to_freeze_must_exist_and_leave_one(write: Write, capsys: Any, layers: object, message: str) -> None:
     path = write(**{"trainer.callbacks": [{"class_path": "LayerFreezing", "init_args": {"layers": layers}}]})
     assert message in refused(path, capsys)

@@ -95,7 +95,7 @@ class Recorder(ModelCheckpoint):
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        torch.manual_seed(key("batch", self.seed, trainer.fit_loop.epoch_loop.total_batch_idx) % (1 << 32))
+        _seed(key("batch", self.seed, trainer.fit_loop.epoch_loop.total_batch_idx) % (1 << 32), pl_module.device)
         if batch_idx == 0 or trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             for logger in trainer.loggers:
                 logger.log_metrics(_rates(trainer), step=trainer.global_step)
@@ -136,6 +136,13 @@ def peak_memory() -> dict[str, Any]:
         return {"peak_bytes": torch.cuda.max_memory_allocated(), "device": torch.cuda.get_device_name()}
     unit = 1 if sys.platform == "darwin" else 1024
     return {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "device": "process"}
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Does for one device what ``torch.manual_seed`` does for every kind there is, which takes it 0.7 ms a batch."""
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
 
 
 def _rates(trainer: Trainer) -> Row:

@@ -57,7 +57,9 @@ def test_the_chaos_game_draws_the_sierpinski_triangle():
     uniform = np.random.default_rng(0).random((1, 200, 400))
     image = _draw(half[None], uniform, 16)[0]
     row, column = np.mgrid[:16, :16]
-    assert (image == ((row & column) == 0)).mean() > 0.95
+    # the image is stretched to the points' extent, which moves some of them across the edges of pixels
+    assert (image == ((row & column) == 0)).mean() > 0.9
+    assert image[(row & column) == 0].all()
 
 
 def test_classes_can_be_told_apart_by_their_nearest_neighbour():

@@ -225,6 +225,19 @@ def test_a_folder_without_what_is_needed_is_the_users_error(tmp_path, prepare, m
         _ = ImageFolder(str(tmp_path / "root")).listing
 
 
+def test_a_file_that_cannot_be_read_at_all_is_named(tmp_path):
+    folder(tmp_path / "root", 2)
+    (tmp_path / "root" / "ant" / "gone.png").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"expected to read .*gone\.png, got No such file"):
+        ImageFolder(str(tmp_path / "root")).fingerprint(tmp_path / "cache")
+
+
+def test_a_cache_directory_that_is_a_file_is_the_users_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"writable cache directory.*--data\.cache_dir"):
+        ImageFolder(str(folder(tmp_path / "root", 2))).fingerprint(tmp_path / "file")
+
+
 def test_a_test_fraction_out_of_range_is_the_users_error(tmp_path):
     with pytest.raises(UserError, match="test_fraction of ImageFolder between 0 and 1, got 1"):
         ImageFolder(str(tmp_path), test_fraction=1)

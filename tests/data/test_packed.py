@@ -98,7 +98,7 @@ def test_a_full_disk_is_the_users_error_and_leaves_nothing_half_written(tmp_path
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(UserError, match=r"0\.00 GB of free space.*--data\.cache_dir"):
+    with pytest.raises(UserError, match=r"0\.00 GB or more of free space.*--data\.cache_dir"):
         build(tmp_path, "f" * 64, SPEC, refuse)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
@@ -107,6 +107,14 @@ def test_a_cache_directory_that_is_a_file_is_the_users_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"writable cache directory.*--data\.cache_dir"):
         build(tmp_path / "file", "f" * 64, SPEC, refuse)
+
+
+def test_a_data_file_without_permission_is_not_taken_for_the_cache(tmp_path):
+    def forbidden(arrays):
+        raise PermissionError(errno.EACCES, "Permission denied", "/elsewhere/image.png")
+
+    with pytest.raises(PermissionError, match="image.png"):
+        build(tmp_path / "cache", "f" * 64, SPEC, forbidden)
 
 
 def test_what_a_killed_builder_left_is_removed(tmp_path):

@@ -1,5 +1,6 @@
 """Which batches a trainer sees, in one go, resumed, with workers and among ranks."""
 
+import multiprocessing
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from tlkit.data import Augmentation, Batch, TwoStageData
 from tlkit.data.packed import build
-from tlkit.data.sampler import BatchSampler, Rows, loader
+from tlkit.data.sampler import Rows, RowSampler, loader
 from tlkit.errors import UserError
 
 N, TRAIN = 26, 22  # 22 to train on: five batches of 5, the last one short
@@ -186,7 +187,7 @@ def rank(index: int, world: int):
 
 def shares(n: int, world: int, batch_size: int, shuffle: bool) -> list[list[np.ndarray]]:
     rows = Rows(np.arange(n), batch_size, lambda rows: Batch(rows, rows, rows))
-    samplers = [BatchSampler(rows, rank(index, world), shuffle) for index in range(world)]
+    samplers = [RowSampler(rows, rank(index, world), shuffle) for index in range(world)]
     batches = [list(sampler) for sampler in samplers]
     assert [len(one) for one in batches] == [len(sampler) for sampler in samplers]
     return batches
@@ -237,6 +238,31 @@ def test_a_loader_that_yields_batches_of_rows_needs_no_trainer(tmp_path):
     batches = list(loader(Rows(np.array([4, 2, 9]), 2, data.read), None, shuffle=False, num_workers=0))
     assert [batch.target.tolist() for batch in batches] == [[4, 2], [9]]
     assert batches[0].input.dtype == torch.uint8
+
+
+def load_as_daemon(queue, folder):
+    queue.put([batch.sample.tolist() for batch in data_of(folder, num_workers=2).val_dataloader()])
+
+
+def test_a_daemon_which_may_have_no_children_loads_by_itself(tmp_path):
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=load_as_daemon, args=(queue, tmp_path), daemon=True)
+    process.start()
+    assert queue.get(timeout=30) == [[22, 23, 24, 25]]
+    process.join()
+
+
+class Unvalidated(Counting):
+    def rows(self, part):
+        return {"": np.arange(0)} if part == "val" else super().rows(part)
+
+
+def test_a_run_without_validation_images_trains_and_validates_nothing(tmp_path):
+    model = Recording()
+    trainer = trainer_of(tmp_path, max_epochs=1)
+    trainer.fit(model, Unvalidated(batch_size=5, cache_dir=str(tmp_path)))
+    assert len(model.seen) == 5 and "loss" not in trainer.callback_metrics
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,12 @@
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from tlkit.data.packed import explained
 from tlkit.data.parallel import each
+from tlkit.errors import UserError
 
 _CHUNK = 256  # files per piece of work
 
@@ -29,16 +32,22 @@ def tree_hash(
 
     Returns:
         The sha256 hex digest of all names and hashes, and name -> hash.
+
+    Raises:
+        UserError: a file cannot be read, or the cache directory cannot be written.
     """
     names = sorted(names)
     place = hashlib.sha256(f"{root.resolve()} {hash_file.__name__}".encode("utf-8", "surrogateescape")).hexdigest()
     memory = cache_dir / "hashes" / f"{place[:24]}.tsv"
     known = _read(memory)
-    states = [_state(root / name) for name in names]
+    states = [_readable(_state, root / name) for name in names]
     hashes = {name: known.get((name, state), "") for name, state in zip(names, states, strict=True)}
     if missing := [name for name in names if not hashes[name]]:
         chunks = [missing[start : start + _CHUNK] for start in range(0, len(missing), _CHUNK)]
-        work = lambda index: [hash_file(root / name) for name in chunks[index]]  # noqa: E731
+
+        def work(index: int) -> list[str]:
+            return [_readable(hash_file, root / name) for name in chunks[index]]
+
         for chunk, digests in zip(chunks, each(work, len(chunks), f"hashing {root.name}"), strict=True):
             hashes.update(zip(chunk, digests, strict=True))
         _write(memory, [(name, state, hashes[name]) for name, state in zip(names, states, strict=True)])
@@ -46,6 +55,16 @@ def tree_hash(
     for name in names:
         whole.update(f"{name}\0{hashes[name]}\n".encode("utf-8", "surrogateescape"))
     return whole.hexdigest(), hashes
+
+
+def _readable(read: Callable[[Path], str], path: Path) -> str:
+    """Returns what ``read`` tells of a file; that it cannot be read is the user's error."""
+    try:
+        return read(path)
+    except OSError as error:
+        raise UserError(
+            f"expected to read {path}, got {error.strerror}; remove it, or change its permissions"
+        ) from error
 
 
 def _state(path: Path) -> str:
@@ -65,8 +84,13 @@ def _read(memory: Path) -> dict[tuple[str, str], str]:
 
 def _write(memory: Path, entries: Sequence[tuple[str, str, str]]) -> None:
     """Replaces the memory at once, so that a reader never sees half of it."""
-    memory.parent.mkdir(parents=True, exist_ok=True)
     partial = memory.with_suffix(f".{os.getpid()}")
     text = "".join(f"{digest}\t{state}\t{name}\n" for name, state, digest in entries if "\n" not in name)
-    partial.write_text(text, "utf-8", "surrogateescape")
-    partial.replace(memory)
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, "utf-8", "surrogateescape")
+        partial.replace(memory)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise explained(error, memory.parent.parent, f"{len(text) / 1e9:.2f} GB of free space for hashes") from error

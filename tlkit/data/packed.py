@@ -103,7 +103,8 @@ def build(
                 log.warning("cache entry %s is incomplete or damaged; building it again", folder)
             _write(folder, fingerprint, spec, fill, blobs or {})
     except OSError as error:
-        raise _explained(error, folder, spec) from error
+        need = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for dtype, shape in spec.values())
+        raise explained(error, folder.parent, f"{need / 1e9:.2f} GB or more of free space to pack {name}") from error
     store = _open(folder, fingerprint)
     if store is None:
         raise RuntimeError(f"cache entry {folder} was removed or damaged right after it was built")
@@ -160,9 +161,9 @@ def _write(folder: Path, fingerprint: str, spec: Spec, fill: Fill, blobs: Blobs)
 def _allocate(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
     """Creates a zero-filled array whose blocks exist on disk: a sparse file would kill the process when it is full."""
     array: np.memmap = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    size = path.stat().st_size
-    with path.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, size)
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
 
 
@@ -186,17 +187,24 @@ def _record(path: Path) -> dict[str, Any]:
     return {"dtype": str(array.dtype), "shape": list(array.shape), "bytes": path.stat().st_size}
 
 
-def _explained(error: OSError, folder: Path, spec: Spec) -> Exception:
-    """Returns the user's error for what the file system refused, or the error itself."""
+def explained(error: OSError, cache_dir: Path, space: str) -> Exception:
+    """Returns the user's error for what the file system refused in the cache directory; else the error itself.
+
+    Args:
+        error: what was raised.
+        cache_dir: the cache directory.
+        space: how much space was needed for what.
+    """
+    if error.filename is not None and not Path(os.fsdecode(error.filename)).is_relative_to(cache_dir):
+        return error  # about the data, not about the cache
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        need = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for dtype, shape in spec.values())
         return UserError(
-            f"expected {need / 1e9:.2f} GB of free space to pack {folder.name} in {folder.parent}, got a full disk; "
-            "nothing was left there; free some space or choose another folder with --data.cache_dir"
+            f"expected {space} in {cache_dir}, got a full disk; nothing was left there; "
+            "free some space or choose another folder with --data.cache_dir"
         )
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
         return UserError(
-            f"expected a writable cache directory, got {folder.parent} ({error.strerror}); "
+            f"expected a writable cache directory, got {cache_dir} ({error.strerror}); "
             "choose another one with --data.cache_dir"
         )
     return error

@@ -30,7 +30,7 @@ def each(work: Callable[[int], T], count: int, description: str, processes: int 
         Exception: whatever ``work`` raised first, in the order of indices.
     """
     global _work
-    processes = min(processes or len(os.sched_getaffinity(0)), count)
+    processes = min(processes or usable_cores(), count)
     with tqdm(total=count, desc=description, leave=False, disable=None) as bar:
         if processes <= 1 or multiprocessing.current_process().daemon:
             for index in range(count):
@@ -53,6 +53,11 @@ def each(work: Callable[[int], T], count: int, description: str, processes: int 
         finally:
             pool.shutdown(cancel_futures=True)
             _work = None
+
+
+def usable_cores() -> int:
+    """Returns how many cores this process may run on, where the system tells; else how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _call(index: int) -> Any:

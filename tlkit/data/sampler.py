@@ -1,5 +1,6 @@
 """Which rows form which batch: whole batches at a time, resumable, shared out among ranks."""
 
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -71,7 +72,7 @@ class Rows(Dataset[Batch]):
         return self.read(index)
 
 
-class BatchSampler(DistributedSampler[np.ndarray]):
+class RowSampler(DistributedSampler[np.ndarray]):
     """Yields arrays of rows.
 
     Training: every epoch in an order of its own, a function of seed and epoch; a run resumed in mid-epoch goes on with
@@ -138,16 +139,20 @@ class BatchLoader(DataLoader[Batch]):
 def loader(data: Rows, trainer: Trainer | None, shuffle: bool, num_workers: int) -> BatchLoader:
     """Returns a loader whose batches are the same for any number of workers.
 
+    A daemonic process, as some engines run tasks in, may have no children and loads by itself.
+
     Args:
         data: what is loaded.
         trainer: None outside of a trainer.
         shuffle: whether this is training.
         num_workers: data processes, started by fork; 0 loads in the training process.
     """
+    if multiprocessing.current_process().daemon:
+        num_workers = 0
     return BatchLoader(
         data,
         batch_size=None,
-        sampler=BatchSampler(data, trainer, shuffle),
+        sampler=RowSampler(data, trainer, shuffle),
         num_workers=num_workers,
         multiprocessing_context="fork" if num_workers else None,
         persistent_workers=num_workers > 0,

@@ -134,6 +134,12 @@ class TwoStageData(LightningDataModule, ABC):
         self._opened()
 
     @override
+    def setup(self, stage: str) -> None:
+        """Switches validation off where there are no images to validate on: Lightning warns of an empty loader."""
+        if self.trainer is not None and not any(len(rows) for rows in self.rows("val").values()):
+            self.trainer.limit_val_batches = 0
+
+    @override
     def train_dataloader(self) -> BatchLoader:
         """Returns the loader of the training part, shuffled."""
         self._prepare_augment()
@@ -141,16 +147,21 @@ class TwoStageData(LightningDataModule, ABC):
         return self._loader(rows, shuffle=True)
 
     @override
-    def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
-        """Returns the loader of the validation part, in row order; none if it is empty."""
+    def val_dataloader(self) -> BatchLoader:
+        """Returns the loader of the validation part, in row order."""
         (rows,) = self.rows("val").values()
-        return self._loader(rows, shuffle=False) if len(rows) else []
+        return self._loader(rows, shuffle=False)
 
     @override
     def test_dataloader(self) -> BatchLoader | dict[str, BatchLoader]:
         """Returns the loader of the test part, in row order; of several domains: domain -> loader, own domain first."""
         loaders = {domain: self._loader(rows, shuffle=False) for domain, rows in self.rows("test").items()}
         return loaders if len(loaders) > 1 else next(iter(loaders.values()))
+
+    @override
+    def predict_dataloader(self) -> BatchLoader:
+        """Returns the loader of the stage's own test images, in row order."""
+        return self._loader(next(iter(self.rows("test").values())), shuffle=False)
 
     def _loader(self, rows: np.ndarray, shuffle: bool) -> BatchLoader:
         self._opened()  # before data workers are forked, so that they share it
