@@ -34,7 +34,18 @@ def check(stage: Stage) -> nn.Module:
     elif stage.checkpoint:
         transfer(network, load_weights(stage.checkpoint).network, names)
     _check_frozen(cli)
+    _check_devices(stage)
     return network
+
+
+def _check_devices(stage: Stage) -> None:
+    """Lightning's launcher starts this command again for each further device, which would make a run of its own."""
+    trainer = stage.config["trainer"]
+    if str(trainer["devices"]) != "1" or trainer["num_nodes"] != 1:
+        raise UserError(
+            f"trainer: expected one device, got devices: {trainer['devices']}, num_nodes: {trainer['num_nodes']}; "
+            "a stage is trained on one device, further ones serve further runs"
+        )
 
 
 def _check_frozen(cli: StageCLI) -> None:

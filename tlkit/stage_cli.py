@@ -82,7 +82,7 @@ class StageCLI(LightningCLI):
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             parser_kwargs={"exit_on_error": False},
-            trainer_defaults={"num_sanity_val_steps": 0, "enable_model_summary": False},
+            trainer_defaults={"devices": 1, "num_sanity_val_steps": 0, "enable_model_summary": False},
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -1,0 +1,68 @@
+"""What the documents show is run."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import Write
+from test_fit import fit, quiet, rows, weights  # noqa: F401
+
+ROOT = Path(__file__).parents[1]
+
+
+def block(document: str, language: str, containing: str) -> str:
+    text = (ROOT / document).read_text()
+    blocks = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return next(block for block in blocks if containing in block)
+
+
+def test_the_protocol_of_the_callbacks_document_runs_in_twelve_lines(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = block("callbacks/README.md", "python", "class WarmStart")
+    body = code[code.index("class WarmStart") :]
+    assert len(body.strip().splitlines()) <= 12
+    (tmp_path / "warm_start.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    callbacks = yaml.safe_load(block("callbacks/README.md", "yaml", "warm_start.WarmStart"))["trainer"]["callbacks"]
+    callbacks[0]["init_args"] = {"head": "fc", "epochs": 2}
+    path = write(**{"trainer.callbacks": callbacks})
+    held, thawed = (weights(fit(path, "--trainer.max_epochs", str(epochs))) for epochs in (2, 3))
+    start = weights(fit(path, "--trainer.max_epochs", "1"))
+    assert torch.equal(held["network.conv2.weight"], start["network.conv2.weight"])
+    assert not torch.equal(held["network.fc.weight"], start["network.fc.weight"])
+    assert not torch.equal(thawed["network.conv2.weight"], held["network.conv2.weight"])
+
+
+def test_the_protocol_of_the_front_page_runs(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = block("README.md", "python", "class ")
+    assert len(code[code.index("class ") :].strip().splitlines()) <= 12
+    (tmp_path / "warmup.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    callbacks = yaml.safe_load(block("README.md", "yaml", "warmup."))["trainer"]["callbacks"]
+    callbacks[0]["init_args"] = {"epochs": 2}
+    run = fit(write(**{"trainer.callbacks": callbacks}))
+    assert [row["lr/fc"] for row in rows(run)] == pytest.approx([0.025, 0.05, 0.05])
+
+
+def test_initial_decay_epochs_are_expressible_as_documented(write: Write) -> None:
+    text = block("callbacks/README.md", "yaml", "start: 10").replace("start: 10", "start: 1").replace("fc8", "fc")
+    callbacks = yaml.safe_load(text.replace("every: 30", "every: 2"))["callbacks"]
+    run = fit(write(**{"trainer.callbacks": callbacks}))
+    assert [row["lr/fc"] for row in rows(run)] == pytest.approx([0.05, 0.005, 0.0005])
+    assert [row["lr/conv1"] for row in rows(run)] == pytest.approx([0.05, 0.05, 0.005])
+
+
+def test_every_command_of_the_front_page_exists() -> None:
+    from tlkit.cli import COMMANDS
+
+    used = set(re.findall(r"^tlkit (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert used and used <= set(COMMANDS)
+
+
+def test_every_file_the_documents_name_exists() -> None:
+    for document in ("README.md", "callbacks/README.md"):
+        for path in re.findall(r"\b(?:configs|docs|benchmarks|callbacks)/[\w./-]+\.\w+", (ROOT / document).read_text()):
+            assert (ROOT / path).exists(), path
