@@ -25,7 +25,7 @@ def hand_written(workload: Workload, network: nn.Module, folder: Path, fd: int) 
     """The loop that one would write: one indexing operation per batch, nothing logged."""
     turns = Turns(fd)
     images, target = tensors(workload)  # (N, 3, H, W) float32, (N,) int64
-    optimizer = torch.optim.SGD(network.parameters(), **SGD_ARGUMENTS)
+    optimizer = torch.optim.SGD(network.parameters(), foreach=True, **SGD_ARGUMENTS)
     for epoch in range(workload.epochs):
         order = epoch_order(workload, epoch)
         turns.wait(network if epoch == 0 else None)

@@ -16,7 +16,7 @@ from tlkit.identity import canonical_hash
 
 CLASSES, CHANNELS = 10, 3
 MEAN, STD = 0.5, 0.25  # of the noise, roughly
-SGD_ARGUMENTS = {"lr": 0.01, "momentum": 0.9, "foreach": True}
+SGD_ARGUMENTS = {"lr": 0.01, "momentum": 0.9}
 
 
 @dataclass(frozen=True)

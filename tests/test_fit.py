@@ -256,3 +256,74 @@ def test_json_of_the_result_is_strict(write: Write) -> None:
         raise AssertionError(name)
 
     json.loads((fit(write()) / "result.json").read_text(), parse_constant=refuse)
+
+
+def test_lightnings_own_checkpoint_callback_keeps_every_epoch_where_it_is_asked_to(write: Write) -> None:
+    every = {"class_path": "ModelCheckpoint", "init_args": {"save_top_k": -1, "filename": "{epoch}"}}
+    run = fit(write(**{"trainer.callbacks": [every]}))
+    names = {path.name for path in (run / "checkpoints").iterdir()}
+    assert names == {"best.ckpt", "last.ckpt", "epoch=0.ckpt", "epoch=1.ckpt", "epoch=2.ckpt"}
+
+
+def test_early_stopping_ends_a_run_that_is_complete_all_the_same(write: Write) -> None:
+    stop = {"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss", "patience": 1, "min_delta": 100.0}}
+    run = fit(write(**{"trainer.callbacks": [stop]}), "--trainer.max_epochs", "50")
+    assert len(rows(run)) == 2
+    assert "test/accuracy" in read_result(run)["metrics"]
+
+
+def test_steps_limit_a_run_in_the_middle_of_an_epoch(write: Write) -> None:
+    run = fit(write(), "--trainer.max_epochs", "-1", "--trainer.max_steps", "9")
+    assert read_result(run)["metrics"]["test/accuracy"] >= 0
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 9
+
+
+def test_an_extended_run_goes_on_where_it_ended(write: Write) -> None:
+    path = write()
+    short = fit(path)
+    longer = fit(path, "--trainer.max_epochs", "5", "--ckpt_path", str(short / "checkpoints" / "last.ckpt"))
+    assert [row["epoch"] for row in rows(longer)] == [0, 1, 2, 3, 4]
+    assert rows(longer)[:3] == rows(short)
+    assert equal(weights(longer), weights(fit(path, "--trainer.max_epochs", "5")))
+
+
+def test_a_foreign_module_with_its_own_data_is_trained_frozen_and_recorded(tmp_path: Path) -> None:
+    config = {
+        "model": {"class_path": "foreign.Foreign"},
+        "trainer": {
+            "max_epochs": 2,
+            "enable_progress_bar": False,
+            "callbacks": [{"class_path": "LayerFreezing", "init_args": {"layers": "body"}}],
+        },
+        "runs": str(tmp_path / "runs"),
+    }
+    (tmp_path / "foreign.yaml").write_text(yaml.safe_dump(config))
+    run = fit(tmp_path / "foreign.yaml")
+    losses = [row["train/loss"] for row in rows(run)]
+    result = read_result(run)
+    assert result["metric"] | {"mode": "min"} == {
+        **{"name": "train/loss", "mode": "min", "best": losses[1], "best_epoch": 1, "best_step": 8, "last": losses[1]}
+    }
+    assert losses[1] < losses[0]
+    assert result["parameters"] == {"total": 21, "trainable": 5}
+
+
+def test_a_torchvision_network_is_transferred_by_its_own_layer_names(write: Write) -> None:
+    fractals = {"class_path": "Fractals", "init_args": {"classes": 4, "images_per_class": 12, "test_images_per_class": 4}}
+    path = write(
+        **{
+            "model.init_args.network": {"class_path": "TorchvisionNetwork", "init_args": {"name": "resnet18"}},
+            "data": {
+                "class_path": "ClassSplit",
+                "init_args": {"dataset": fractals, "validation_per_class": 4, "image_size": 32, "batch_size": 8},
+            },
+            "pretrain": {"layers": ["conv1", "layer1"], "with": {"data.stage": "pretrain", "trainer.max_epochs": 1}},
+            "trainer.callbacks": [{"class_path": "LayerFreezing", "init_args": {"layers": "conv1"}}],
+            "trainer.max_epochs": 1,
+        }
+    )
+    run = fit(path, "--data.cache_dir", str(path.parent / "cache"))
+    assert read_result(run)["pretrain"]["layers"] == ["conv1", *(f"layer1.{i}.conv{j}" for i in (0, 1) for j in (1, 2))]
+    pretrained = weights(newest(run.parent, "pretrain"), "best")
+    assert torch.equal(weights(run)["network.conv1.weight"], pretrained["network.conv1.weight"])
+    assert not torch.equal(weights(run)["network.fc.weight"], pretrained["network.fc.weight"])

@@ -133,11 +133,28 @@ def _fail(message: str, code: int, debug: bool) -> int:
     return code
 
 
-def _mistake_behind(error: BaseException | None) -> UserError | None:
+def _mistake_behind(error: BaseException) -> UserError | None:
     """Returns the user's mistake that a constructor found and the parser wrapped into an error of its own."""
-    while error is not None and not isinstance(error, UserError):
-        error = error.__cause__ or error.__context__
-    return error
+    pending, seen = [error], set()
+    while pending:
+        error = pending.pop()
+        if isinstance(error, UserError):
+            return error
+        if id(error) not in seen:
+            seen.add(id(error))
+            pending += [other for other in (error.__context__, error.__cause__) if other is not None]
+            pending += _set_aside(error)
+    return None
+
+
+def _set_aside(error: BaseException) -> list[BaseException]:
+    """Returns the errors that the parser collected before it raised this one.
+
+    It tries the types of a union in turn (``str | ClassImages``) and raises from the first one's error alone; the
+    constructor's is in a list of its frames.
+    """
+    lists = [v for frame, _ in traceback.walk_tb(error.__traceback__) for v in frame.f_locals.values()]
+    return [e for items in lists if isinstance(items, list) for e in items if isinstance(e, BaseException)]
 
 
 def _resuming(args: Sequence[str]) -> list[str]:

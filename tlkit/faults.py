@@ -38,9 +38,12 @@ def find_faults(text: str, schema: Mapping[str, Any], source: str, required: Col
 
 
 def report(faults: Sequence[Fault], source: str) -> str:
-    """Returns the faults of a file as text: a heading, then one line each."""
+    """Returns the faults of a file as text: a heading, then one line each; options if all that is wrong is missing."""
     width = max((len(str(fault.line)) for fault in faults), default=1)
     lines = [f"{source}: {len(faults)} fault{'s' * (len(faults) != 1)}"]
     for fault in faults:
         lines.append(f"  line {fault.line:<{width}}  {fault.path}{': ' if fault.path else ''}{fault.message}")
+    missing = [fault.path for fault in faults if fault.message.startswith("missing; ")]
+    if missing and len(missing) == len(faults) and not any("callbacks" in path for path in missing):
+        lines.append(f"  or on the command line: {' '.join(f'--{path} …' for path in missing)}")
     return "\n".join(lines)

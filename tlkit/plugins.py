@@ -50,12 +50,14 @@ def clashes(plugins: tuple[Plugin, ...]) -> list[str]:
     """Returns a message for each class name that two packages, or a package and Lightning, define."""
     from lightning.pytorch import callbacks
 
-    owners: dict[str, list[str]] = {name: [f"lightning.pytorch.callbacks.{name}"] for name in callbacks.__all__}
+    owners: dict[str, dict[type, str]] = {
+        name: {getattr(callbacks, name): f"lightning.pytorch.callbacks.{name}"} for name in callbacks.__all__
+    }
     for plugin in plugins:
         for name, cls in plugin.classes.items():
-            owners.setdefault(name, []).append(f"{cls.__module__}.{name} ({plugin.distribution})")
+            owners.setdefault(name, {}).setdefault(cls, f"{cls.__module__}.{name} ({plugin.distribution})")
     return [
-        f"the name {name} is defined by {' and by '.join(where)}; write the one you mean with its full path"
+        f"the name {name} is defined by {' and by '.join(where.values())}; write the one you mean with its full path"
         for name, where in owners.items()
         if len(where) > 1
     ]
@@ -71,7 +73,7 @@ def _load(entry: EntryPoint) -> Plugin:
     distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown distribution"
     try:
         module = importlib.import_module(entry.module)
-    except Exception as error:  # whatever a third party's import raises must not stop everyone else's run
+    except (Exception, SystemExit) as error:  # whatever a third party's import does must not stop everyone else's run
         return Plugin(distribution, entry.value, error=f"{type(error).__name__}: {error}")
     return Plugin(distribution, entry.value, classes=_callbacks(module))
 

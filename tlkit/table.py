@@ -98,7 +98,8 @@ def print_plugins() -> None:
             print(f"  not loaded: {plugin.error}")
         width = max(map(len, plugin.classes), default=0)
         for name, cls in plugin.classes.items():
-            print(f"  {name:<{width}}  {(cls.__doc__ or '').strip().splitlines()[0]}")
+            summary = (cls.__doc__ or "").strip().partition("\n")[0]
+            print(f"  {name:<{width}}  {summary}".rstrip())
 
 
 def _label(result: dict[str, Any]) -> str:

@@ -31,6 +31,10 @@ class Schedule(Callback, ABC):
                 f"expected one owner of the learning rate, got {type(self).__name__} and the scheduler of "
                 f"{type(pl_module).__name__}.configure_optimizers; remove one of them"
             )
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # after a checkpoint is restored: one of a run without a schedule brings groups without it
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 group.setdefault("initial_lr", group["lr"])
