@@ -21,10 +21,18 @@ from workload import MEAN, SGD_ARGUMENTS, STD, Workload, tensors
 from tlkit.models.alexnet import AlexNet
 
 HERE = Path(__file__).parent
-THREADS = 2
 TERMINAL = (24, 120)  # lines, columns
+ENVIRONMENT = {
+    # what differs between the arms runs on one thread; two on a shared machine wait for each other's neighbours
+    "OMP_NUM_THREADS": "1",
+    # Else it depends on how the heap happens to lie whether glibc returns memory to the system in every step and gets
+    # it back by thousands of page faults: two runs of one arm then differ by more than the arms do.
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+}
 
 Parameters = list[np.ndarray]
+Lap = tuple[float, float]
 
 
 def race(workload: Workload, folder: Path) -> dict[str, np.ndarray]:
@@ -35,7 +43,7 @@ def race(workload: Workload, folder: Path) -> dict[str, np.ndarray]:
         folder: an empty one, for what the arms write.
 
     Returns:
-        Arm -> ``(rounds,)`` milliseconds per step, of epochs that followed upon each other.
+        Arm -> ``(rounds, 2)`` milliseconds per step, on the clock and of CPU; a round's epochs followed upon each other.
 
     Raises:
         AssertionError: they did not begin or end with equal weights, or with equal losses.
@@ -46,16 +54,16 @@ def race(workload: Workload, folder: Path) -> dict[str, np.ndarray]:
     (folder / "initial.pkl").write_bytes(pickle.dumps(arms[0].initial))
     for name in ARMS:
         arms.append(Arm(name, lambda fd, name=name: [python, "peers.py", name, str(folder), str(fd)]))
-    laps: dict[str, list[float]] = {arm.name: [] for arm in arms}
+    laps: dict[str, list[Lap]] = {arm.name: [] for arm in arms}
     final: dict[str, Parameters | None] = {}
     for epoch in range(workload.epochs):
         for arm in arms[epoch % len(arms) :] + arms[: epoch % len(arms)]:
-            seconds, final[arm.name] = arm.turn()
-            laps[arm.name].append(1000 * seconds / workload.steps)
+            lap, final[arm.name] = arm.turn()
+            laps[arm.name].append(lap)
     for arm in arms:
         arm.finish()
     _check(workload, {arm.name: arm.initial for arm in arms}, final)
-    return {name: np.array(times[1:]) for name, times in laps.items()}
+    return {name: np.array(seconds[1:]) * 1000 / workload.steps for name, seconds in laps.items()}
 
 
 def _config(workload: Workload, folder: Path, fd: int) -> Path:
@@ -124,14 +132,14 @@ class Arm:
             stderr=terminal,
             cwd=HERE,
             pass_fds=[theirs.fileno()],
-            env=os.environ | {"OMP_NUM_THREADS": str(THREADS)},
+            env=os.environ | ENVIRONMENT,
         )
         os.close(terminal)
         theirs.close()
         threading.Thread(target=self._drain, args=(ours,), daemon=True).start()
         self.initial: Parameters = self._receive()[1]
 
-    def turn(self) -> tuple[float, Parameters | None]:
+    def turn(self) -> tuple[Lap, Parameters | None]:
         """Lets it train one epoch; returns the seconds, and after the last one the parameters."""
         self._connection.send(None)
         return self._receive()
@@ -142,9 +150,9 @@ class Arm:
         if self._process.wait() != 0:
             self._fail()
 
-    def _receive(self) -> tuple[float, Any]:
+    def _receive(self) -> tuple[Lap, Any]:
         try:
-            message: tuple[float, Any] = self._connection.recv()
+            message: tuple[Lap, Any] = self._connection.recv()
         except EOFError:
             self._process.wait()
             self._fail()

@@ -17,10 +17,10 @@ class Turns:
             fd: inherited descriptor of the connection to `relay.Arm`.
         """
         self._connection = Connection(fd)
-        self._start = self._lap = 0.0
+        self._start = self._lap = (0.0, 0.0)
 
     def wait(self, network: nn.Module | None = None) -> None:
-        """Reports the last lap, in seconds, and blocks until it is this arm's turn; then the clock starts.
+        """Reports the last lap, seconds on the clock and of CPU, and blocks until it is this arm's turn.
 
         Args:
             network: sent along, before the first and after the last step.
@@ -28,11 +28,11 @@ class Turns:
         parameters = None if network is None else [p.detach().numpy().copy() for p in network.parameters()]
         self._connection.send((self._lap, parameters))
         self._connection.recv()
-        self._start = time.perf_counter()
+        self._start = time.perf_counter(), time.process_time()
 
     def lap(self) -> None:
-        """Stops the clock."""
-        self._lap = time.perf_counter() - self._start
+        """Stops both clocks."""
+        self._lap = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
 
 
 class Stopwatch(Callback):

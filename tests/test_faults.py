@@ -84,7 +84,7 @@ class ToyBase(LightningDataModule, ABC):
     def __init__(self, batch_size: int = 64, stage: Literal["pretrain", "transfer"] = "transfer"): ...
 
 
-class ToyData(ToyBase):
+class ToyFolder(ToyBase):
     def __init__(
         self,
         examples_per_class: int,
@@ -99,8 +99,8 @@ class ToyData(ToyBase):
         super().__init__(**kwargs)
 
 
-def toy_data(examples: int) -> ToyData:
-    return ToyData(examples)
+def toy_data(examples: int) -> ToyFolder:
+    return ToyFolder(examples)
 
 
 class ToyFreezing(Callback):
@@ -137,7 +137,7 @@ model:
     lr_scale: {fc8: 1.0, layer1.0: 1e-3}
     scale: {mean: [0.5], std: [1]}
 data:
-  class_path: test_faults.ToyData
+  class_path: test_faults.ToyFolder
   init_args:
     examples_per_class: 10
     images: {class_path: test_faults.ToyImages, init_args: {size: 4}}
@@ -219,7 +219,7 @@ def test_a_valid_file_has_no_faults(parser: LightningArgumentParser) -> None:
         ("lr_scale: {fc8: 1.0, layer1.0: 1e-3}", "loss: torch.nn.functional.mse_loss"),
         ("images: {class_path: test_faults.ToyImages, init_args: {size: 4}}", "images: letters"),
         (
-            "test_faults.ToyData\n  init_args:\n    examples_per_class",
+            "test_faults.ToyFolder\n  init_args:\n    examples_per_class",
             "test_faults.toy_data\n  init_args:\n    examples",
         ),
         ("layers: [0, conv*]", "layers: all"),
@@ -275,7 +275,7 @@ def test_whatever_the_parser_takes_is_no_fault(parser: LightningArgumentParser, 
         ),
         ("path: ToyConv", "path: Zzz", "model.network.class_path", "(expected ToyNetwork); valid: ToyConv, ToyUNet"),
         ("path: ToyConv", "path: ToyNetwork", "model.network.class_path", "'ToyNetwork' is abstract"),
-        ("path: ToyModel", "path: ToyData", "model.class_path", "no class 'ToyData' (expected LightningModule)"),
+        ("path: ToyModel", "path: ToyFolder", "model.class_path", "no class 'ToyFolder' (expected LightningModule)"),
         (
             "path: SGD",
             "path: sgd",
@@ -283,10 +283,10 @@ def test_whatever_the_parser_takes_is_no_fault(parser: LightningArgumentParser, 
             "no class 'sgd' (expected Optimizer); did you mean 'SGD'?",
         ),
         ("path: SGD", "path: 7", "model.optimizer.class_path", "expected a class name (Optimizer), got 7"),
-        ("test_faults.ToyData", "test_fault.ToyData", "data.class_path", "there is no module 'test_fault'"),
-        ("test_faults.ToyData", "test_faults.ToyDaat", "data.class_path", "did you mean 'test_faults.ToyData'?"),
+        ("test_faults.ToyFolder", "test_fault.ToyFolder", "data.class_path", "there is no module 'test_fault'"),
+        ("test_faults.ToyFolder", "test_faults.ToyFoldre", "data.class_path", "did you mean 'test_faults.ToyFolder'?"),
         (
-            "test_faults.ToyData",
+            "test_faults.ToyFolder",
             "torch.nn.Linear",
             "data.class_path",
             "'torch.nn.Linear' is no LightningDataModule; valid",
@@ -367,6 +367,21 @@ def test_one_fault(parser: LightningArgumentParser, old: str, new: str, path: st
     assert "\n" not in fault.message
 
 
+def test_below_a_mistyped_class_the_arguments_are_those_of_the_class_that_was_meant() -> None:
+    text = changed("path: ToyFreezing, init_args: {layers: 1}", "path: ToyFreezin, init_args: {layer: 1, norm: evil}")
+    assert [(fault.path, fault.message.partition(";")[0]) for fault in faults_of(text)] == [
+        ("trainer.callbacks[0].class_path", "no class 'ToyFreezin' (expected Callback)"),
+        ("trainer.callbacks[0].layer", "unknown key"),
+        ("trainer.callbacks[0].layers", "missing"),
+        ("trainer.callbacks[0].norm", "expected 'eval' | 'train', got 'evil'"),
+    ]
+
+
+def test_a_mistyped_class_with_the_right_arguments_is_one_fault() -> None:
+    (fault,) = faults_of(changed("path: SGD", "path: SDG"))
+    assert "did you mean 'SGD'" in fault.message
+
+
 def test_the_line_is_that_of_the_key() -> None:
     for piece, path in [("batch_size: '32'", "data.batch_size"), ("examples_per_class: 10", "data.examples_per_class")]:
         (fault,) = faults_of(changed(piece, piece.split(":")[0] + ": many"))
@@ -377,7 +392,7 @@ def test_the_line_is_that_of_the_key() -> None:
 
 def test_what_is_missing_is_reported_where_its_class_stands() -> None:
     (fault,) = faults_of(changed("    examples_per_class: 10\n", ""))
-    assert fault == Fault(line_of(VALID, "test_faults.ToyData"), "data.examples_per_class", "missing; expected int")
+    assert fault == Fault(line_of(VALID, "test_faults.ToyFolder"), "data.examples_per_class", "missing; expected int")
     assert faults_of("trainer: {max_epochs: 3}\n") == [
         Fault(1, "data", "missing; expected LightningDataModule"),
         Fault(1, "model", "missing; expected LightningModule"),
@@ -406,7 +421,7 @@ def test_a_short_name_of_several_classes_asks_for_the_full_path(
 def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "toy_broken.py").write_text("raise RuntimeError('no licence')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    (fault,) = faults_of(changed("test_faults.ToyData", "toy_broken.ToyData"))
+    (fault,) = faults_of(changed("test_faults.ToyFolder", "toy_broken.ToyFolder"))
     assert "importing it fails: RuntimeError: no licence" in fault.message
 
 
@@ -491,7 +506,11 @@ def test_an_alias_is_read_where_it_stands_and_numbers_as_the_parser_reads_them()
         ("callbacks.ToyDecay.evry: 3", "trainer.callbacks.ToyDecay.evry", "unknown key; did you mean 'every'?"),
         ("callbacks.ToyFreezing.layers: 3", "callbacks.ToyFreezing.layers", "got 0; the stage has: ToyDecay"),
         ("model.network.class_path: ToyUNett", "model.network.class_path", "did you mean 'ToyUNet'?"),
-        ("data.class_path: test_faults.ToyDaat", "data.class_path", "did you mean 'test_faults.ToyData'?"),
+        (
+            "data: {class_path: test_faults.ToyFoldre, init_args: {examples_per_class: 3}}",
+            "data.class_path",
+            "did you mean 'test_faults.ToyFolder'?",
+        ),
         ("model.network.class_path: ToyConv", "model.network.fc_width", "missing; expected int"),
     ],
 )
@@ -528,7 +547,7 @@ model:
     optimizer: {class_path: SGD, init_args: {lr: 1e-3, momentm: 0.9}}
     lr_scale: [1]
 data:
-  class_path: ToyData
+  class_path: ToyFolder
   init_args:
     stage: transfre
     batch_size: many

@@ -3,7 +3,7 @@
 import pytest
 
 from tlkit.errors import UserError
-from tlkit.paths import flatten, lookup, override
+from tlkit.paths import flatten, lookup, override, spelled_out
 
 CONFIG = {
     "model": {
@@ -55,3 +55,21 @@ def test_flatten_lists_every_leaf_under_its_path() -> None:
         "trainer.callbacks.StepDecay": "StepDecay",
         "pretrain.layers": 5,
     }
+
+
+def test_nested_overrides_reach_into_sections_and_stop_at_values() -> None:
+    nested = {
+        "trainer.max_epochs": 9,
+        "trainer": {"max_epochs": 2, "callbacks": []},
+        "model": {"network": {"width": 0.5}, "lr_scale": {"fc": 0.1}},
+        "pretrain": {"layers": 0},
+    }
+    assert spelled_out(CONFIG, nested) == {
+        "trainer.max_epochs": 2,
+        "trainer.callbacks": [],
+        "model.network.width": 0.5,
+        "model.lr_scale": {"fc": 0.1},
+        "pretrain.layers": 0,
+    }
+    classes = {"data": {"class_path": "b.Data"}, "model": {"network": {"init_args": {"width": 2.0}}}}
+    assert spelled_out(CONFIG, classes) == {"data": {"class_path": "b.Data"}, "model.network.width": 2.0}

@@ -13,7 +13,16 @@ OTHERS = ("torch", "torchvision", "torchmetrics", "lightning")  # their classes 
 
 
 class NoSuchClass(Exception):
-    """A name that stands for no class of the expected kind; the message says what may have been meant."""
+    """A name that stands for no class of the expected kind; the message says what may have been meant.
+
+    Attributes:
+        meant: the class that the message suggests; None if there is none, or several are called so.
+    """
+
+    def __init__(self, message: str, meant: type | None = None) -> None:
+        """Stores the arguments; see the class."""
+        super().__init__(message)
+        self.meant = meant
 
 
 def find_target(name: Any, base: type, function_suffices: bool) -> Any:
@@ -50,14 +59,15 @@ def _find_class(name: str, base: type) -> Any:
         try:
             return import_object(name)
         except Exception as error:  # importing runs code of others
-            raise NoSuchClass(f"no class '{name}' ({_reason(name, error)}){_instead(name, base)}") from error
+            raise _missing(f"no class '{name}' ({_reason(name, error)})", name, base) from error
     named = [cls for cls in _subclasses(base) if cls.__name__ == name]
     found = {path: cls for cls in named if not inspect.isabstract(cls) and (path := _import_path(cls))}
     if len(found) > 1:
         raise NoSuchClass(f"'{name}' names several classes, give the full path: {', '.join(found)}")
+    if not found and named:
+        raise NoSuchClass(f"'{name}' is abstract; {valid(class_names(base))}")
     if not found:
-        what = f"'{name}' is abstract" if named else f"no class '{name}'"
-        raise NoSuchClass(f"{what} (expected {base.__name__}){_instead(name, base)}")
+        raise _missing(f"no class '{name}' (expected {base.__name__})", name, base)
     return next(iter(found.values()))
 
 
@@ -110,11 +120,15 @@ def _reason(name: str, error: Exception) -> str:
     return f"importing it fails: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
-def _instead(name: str, base: type) -> str:
-    known = class_names(base)
+def _missing(what: str, name: str, base: type) -> NoSuchClass:
+    """Returns the error for a name that stands for nothing, with the class that may have been meant."""
     folder, _, short = name.rpartition(".")
-    meant = did_you_mean(short, known)
-    if meant and folder:
-        paths = (_import_path(cls) for cls in _subclasses(base) if f"'{cls.__name__}'" in meant)
-        return next((f"; did you mean '{path}'?" for path in paths if path), "")
-    return meant or f"; {valid(known)}"
+    known = class_names(base)
+    suggestion = did_you_mean(short, known)
+    if not suggestion:
+        return NoSuchClass(f"{what}; {valid(known)}")
+    called_so = [cls for cls in _subclasses(base) if f"'{cls.__name__}'" in suggestion and not inspect.isabstract(cls)]
+    paths = {path: cls for cls in called_so if (path := _import_path(cls))}
+    if folder:
+        suggestion = f"; did you mean '{next(iter(paths))}'?" if paths else ""
+    return NoSuchClass(what + suggestion, next(iter(paths.values())) if len(paths) == 1 else None)

@@ -41,7 +41,10 @@ COMMANDS = (*TRAINER, "config", "layers", "compare", "plugins")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code: 0 done, 2 a user's mistake, 3 NaN or infinity, 130 Ctrl-C."""
     args = list(sys.argv[1:] if argv is None else argv)
-    if not args or args[0] in ("-h", "--help"):
+    if not args:
+        print(HELP, end="", file=sys.stderr)
+        return 2
+    if args[0] in ("-h", "--help"):
         print(HELP, end="")
         return 0
     if args[0] == "--version":
@@ -51,9 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         from tlkit.errors import suggest
 
-        print(
-            f"tlkit: no command '{command}'{suggest(command, COMMANDS)} valid: {', '.join(COMMANDS)}", file=sys.stderr
-        )
+        meant = suggest(command, COMMANDS) or ";"
+        print(f"tlkit: no command '{command}'{meant} valid: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     if os.getcwd() not in sys.path:  # classes in the current directory resolve as under `python -m tlkit`
         sys.path.insert(0, os.getcwd())

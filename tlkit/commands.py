@@ -7,6 +7,8 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import indent
+from typing import TextIO
 
 from tlkit.errors import UserError
 from tlkit.experiment import config_yaml, plan
@@ -22,7 +24,7 @@ def run_command(command: str, args: Sequence[str]) -> int:
     """Runs a command and returns its exit code; a user's mistake is one message without a traceback."""
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
-    _set_up_messages()
+    _set_up_messages(sys.stderr if command == "config" else sys.stdout)
     try:
         COMMANDS[command](args)
     except UserError as error:
@@ -33,7 +35,8 @@ def run_command(command: str, args: Sequence[str]) -> int:
             raise
         return _fail(str(cause), cause.exit_code, debug)
     except KeyboardInterrupt:
-        return _fail(f"interrupted; to go on: tlkit {command} {' '.join(_resuming(args))}", INTERRUPTED, debug)
+        hint = f"; to go on: tlkit fit {' '.join(_resuming(args))}" if command == "fit" else ""
+        return _fail(f"interrupted{hint}", INTERRUPTED, debug)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -88,8 +91,9 @@ def evaluate(command: str) -> Callable[[Sequence[str]], None]:
 
 
 def config(args: Sequence[str]) -> None:
-    """Prints all stages of an experiment, resolved."""
-    print("---\n".join(config_yaml(stage) for stage in plan(load_experiment(args)).chain()), end="")
+    """Prints an experiment, resolved, as YAML that ``tlkit fit`` takes; the stages before it as comments."""
+    *before, stage = (config_yaml(stage) for stage in plan(load_experiment(args)).chain())
+    print(*(indent(text, "# ", lambda line: True) + "\n" for text in before), stage, sep="", end="")
 
 
 def layers(args: Sequence[str]) -> None:
@@ -166,9 +170,9 @@ def _resuming(args: Sequence[str]) -> list[str]:
     return [*kept, "--ckpt_path", "last"]
 
 
-def _set_up_messages() -> None:
-    """Says what tlkit does, on standard output; leaves out what Lightning says about itself or at the wrong address."""
-    handler = logging.StreamHandler(sys.stdout)
+def _set_up_messages(stream: TextIO) -> None:
+    """Says on a standard stream what tlkit does; leaves out what Lightning says of itself or at the wrong address."""
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers, log.propagate = [handler], False
     log.setLevel(logging.INFO)

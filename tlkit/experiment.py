@@ -11,11 +11,12 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
+from jsonargparse._util import import_object
 from lightning.pytorch import LightningDataModule
 
 from tlkit.errors import UserError
 from tlkit.identity import file_hash, identity
-from tlkit.paths import Config, override
+from tlkit.paths import Config, override, spelled_out
 from tlkit.stage_cli import parse
 from tlkit.weights import checkpoint_file
 
@@ -120,28 +121,24 @@ def _pretrain_config(config: Config) -> Config:
     if not changes:
         raise UserError(
             f"pretrain.layers is {config['pretrain']['layers']}: expected pretrain.with (what differs in the pretrain "
-            "stage) or pretrain.checkpoint (weights from elsewhere), got neither; pretrain.layers: 0 trains from scratch"
+            "stage) or pretrain.checkpoint (weights from elsewhere), got neither; pretrain.layers: 0 trains from "
+            "scratch"
         )
     base = deepcopy(config)
     base["pretrain"], base["ckpt_path"] = dict(NO_PRETRAIN), None
     base["trainer"]["callbacks"] = []
     try:
-        return parse(override(base, _nest(changes)))
+        return parse(override(base, spelled_out(base, changes)))
     except UserError as error:
         raise UserError(f"pretrain.with: {error}") from error
 
 
-def _nest(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Spells a whole ``pretrain`` section out, so that a chain may have more than two stages."""
-    return {
-        key: (NO_PRETRAIN | value if key == "pretrain" and isinstance(value, dict) else value)
-        for key, value in changes.items()
-    }
-
-
 def _complete(config: Config) -> Config:
-    """Fills in what the network and the data must agree on: image size, channels, number of classes."""
+    """Fills in the task's optimizer, and what network and data must agree on: image size, channels, classes."""
     config = deepcopy(config)
+    model = config["model"].get("init_args") or {}
+    if "optimizer" in model and model["optimizer"] is None:
+        model["optimizer"] = deepcopy(getattr(import_object(config["model"]["class_path"]), "default_optimizer", None))
     network = _network_section(config)
     data = config.get("data")
     if network and data and "image_size" in network["init_args"]:

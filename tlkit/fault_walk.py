@@ -129,7 +129,10 @@ class Walk:
         try:
             target = find_target(named.value, base, function_suffices=skip > 0)
         except NoSuchClass as error:
-            return [Fault(named.line, where, str(error)), *_beside(spec, (), path)]
+            fault = Fault(named.line, where, str(error))
+            if error.meant is None:
+                return [fault, *_beside(spec, (), path)]
+            return [fault, *self._check_arguments(spec, hints.parameters(error.meant, skip), path, named.line)]
         if isinstance(target, base) or (skip and not inspect.isclass(target)):
             return _beside(spec, (), path)  # an object or a function that is used as it is
         return self._check_arguments(spec, hints.parameters(target, skip), path, named.line)

@@ -78,4 +78,5 @@ def _condense(message: str) -> str:
     lines = [line.strip(" -") for line in message.splitlines() if "NoneType" not in line]
     telling = [line for line in lines if re.search(r"not accepted|Expected|No module|has no attribute|required", line)]
     said = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", (telling or lines or [message])[-1 if telling else 0])
+    said = said.partition(". Got value: Namespace")[0]
     return f"{'.'.join(keys)}: {said}" if keys and not said.startswith("Parser key") else said

@@ -208,7 +208,7 @@ def _match(pattern: str, names: list[str], groups: Mapping[str, tuple[str, ...]]
     if not matched:
         raise UserError(
             f"expected a layer, group or glob of {type(network).__name__}, got '{pattern}'"
-            f"{suggest(pattern, [*names, *groups])} valid layers: {', '.join(names)}"
+            f"{suggest(pattern, [*names, *groups]) or ';'} valid layers: {', '.join(names)}"
             + (f"; groups: {', '.join(groups)}" if groups else "")
         )
     return matched

@@ -26,6 +26,22 @@ def override(config: Config, overrides: Mapping[str, Any]) -> Config:
     return changed
 
 
+def spelled_out(config: Config, overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns path -> value of overrides that may be nested where the configuration has sections.
+
+    ``--pretrain.with.trainer.max_epochs 2`` is parsed to ``{"trainer": {"max_epochs": 2}}``: it must not replace the
+    whole trainer. A mapping with a ``class_path``, or where no section is, stays a value.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in overrides.items():
+        path = prefix.rstrip(".") if prefix and key == "init_args" else f"{prefix}{key}"
+        if isinstance(value, Mapping) and "class_path" not in value and _is_section(config, path):
+            flat |= spelled_out(config, value, f"{path}.")
+        else:
+            flat[path] = value
+    return flat
+
+
 def lookup(config: Config, path: str) -> Any:
     """Returns the value at a path.
 
@@ -54,6 +70,14 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
             flat |= flatten(item, f"{prefix}.{name}")
         return flat
     return {prefix: config}
+
+
+def _is_section(config: Config, path: str) -> bool:
+    try:
+        node = lookup(config, path)
+    except UserError:
+        return False
+    return isinstance(node, dict) and ("class_path" in node or "." not in path)
 
 
 def _set(config: Config, path: str, value: Any) -> None:
@@ -91,7 +115,7 @@ def _step(node: Any, part: str, here: str, path: str) -> tuple[Any, Any]:
     if not isinstance(node, dict) or part not in node:
         valid = list(node) if isinstance(node, dict) else []
         raise UserError(
-            f"path '{path}': expected '{here}' to exist, got nothing there{suggest(part, valid)} "
+            f"path '{path}': expected '{here}' to exist, got nothing there{suggest(part, valid) or ';'} "
             f"valid here: {', '.join(valid) or 'nothing'}"
         )
     return node, part

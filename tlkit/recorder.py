@@ -76,6 +76,12 @@ class Recorder(ModelCheckpoint):
         self.seconds = {"train": 0.0, "validate": 0.0}
         self._epoch_start = self._validation_start = self._validated = 0.0
 
+    @property
+    @override
+    def state_key(self) -> str:
+        """Lightning reads it around every hook of every batch; `ModelCheckpoint` spells its arguments out each time."""
+        return "Recorder"
+
     @override
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"history": self.history, "seconds": self.seconds}
@@ -99,6 +105,12 @@ class Recorder(ModelCheckpoint):
         if batch_idx == 0 or trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             for logger in trainer.loggers:
                 logger.log_metrics(_rates(trainer), step=trainer.global_step)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves nothing within an epoch, so there is nothing to look up after each batch."""
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,6 +1,7 @@
 """The parser of one stage: LightningCLI with a ``pretrain`` section, classes built only when asked for."""
 
 import json
+import logging
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -14,10 +15,13 @@ import tlkit.data
 import tlkit.models
 import tlkit.tasks  # noqa: F401  short class names resolve among what is imported
 from tlkit import plugins
+from tlkit.command_line import in_full, losses, take_named_callbacks
 from tlkit.errors import UserError
 from tlkit.faults import find_faults, report
-from tlkit.paths import Config
-from tlkit.yaml_lines import Fault
+from tlkit.paths import Config, override
+from tlkit.yaml_lines import Fault, read
+
+log = logging.getLogger("tlkit")
 
 OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "name": (str | None, None, "Name of the experiment; the configuration file's name by default."),
@@ -92,14 +96,26 @@ class StageCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses words or a configuration, whatever stands in ``sys.argv``."""
-        try:
-            self.config = parser.parse_object(args) if isinstance(args, dict) else parser.parse_args(args)
-        except ArgumentError as error:
-            if isinstance(args, dict):
+        if isinstance(args, dict):
+            try:
+                self.config = parser.parse_object(args)
+            except ArgumentError as error:
                 raise UserError(f"the configuration with its overrides is not valid: {error}") from error
+            return
+        args = in_full(args)
+        words, named = take_named_callbacks(args)
+        try:
+            self.config = parser.parse_args(words)
+            if named:
+                files = self.config.get("config")
+                self.config = parser.parse_object(override(self.resolved(), named))
+                self.config["config"] = files
+        except ArgumentError as error:
             raise UserError(_explain(parser, error, args)) from error
-        if not isinstance(args, dict):
-            _check_what_the_parser_lets_pass(args)
+        _check_what_the_parser_lets_pass(args)
+        for path in _config_files(args):
+            for message in losses(read(path.read_text())[0].value, self.resolved(), args):
+                log.warning(message)
 
     def _set_seed(self) -> None:
         """Seeds nothing here: `build` follows the pretrain, and the seed must stand directly before it."""
@@ -137,6 +153,9 @@ class StageCLI(LightningCLI):
         """Returns the whole configuration, defaults filled in, as plain data."""
         text = self.parser.dump(self.config, format="json", skip_unset=False, skip_validation=True)
         config: Config = json.loads(text)
+        callbacks = config["trainer"]["callbacks"]
+        if isinstance(callbacks, dict):  # the parser takes a single one without its list
+            config["trainer"]["callbacks"] = [callbacks]
         return config
 
 

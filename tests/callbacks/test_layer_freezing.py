@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from foreign import LAYERS, ForeignModule, SwitchesEverythingOn, changed, loader, snapshot, trainer
+from foreign_module import LAYERS, ForeignModule, SwitchesEverythingOn, changed, loader, snapshot, trainer
 from lightning.pytorch import LightningModule
 from tlkit_callbacks import LayerFreezing
 from torch import Tensor

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from foreign import ForeignModule, loader, trainer
+from foreign_module import ForeignModule, loader, trainer
 from tlkit_callbacks import LayerFreezing, Schedule, StepDecay
 
 from tlkit.errors import UserError

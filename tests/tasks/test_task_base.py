@@ -141,5 +141,5 @@ def test_a_task_is_built_from_plain_data() -> None:
     assert task.input_std.item() == 0.25
     del arguments["optimizer"]
     config = parser.parse_object({"model": {"class_path": "tlkit.tasks.Restoration", "init_args": arguments}})
-    resolved = config.model.init_args.optimizer
-    assert resolved.class_path == "torch.optim.SGD" and resolved.init_args.momentum == 0.9  # the default is disclosed
+    (group, *_) = parser.instantiate(config).model.configure_optimizers().param_groups
+    assert (group["lr"], group["momentum"]) == (0.01, 0.9)

@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning import LightningDataModule, LightningModule
@@ -29,6 +30,7 @@ class Task(LightningModule, ABC):
     Attributes:
         monitor: the validation metric that selects the checkpoint; final once `adapt` has seen the data.
         monitor_mode: whether more of it is better.
+        default_optimizer: as YAML has it; what trains where none is given.
         evaluate_before: whether a transfer stage is tested before its fit as well.
         transferred: names of the layers copied from a pretrain; None: unknown.
         run_dir: where pictures are written; None: nowhere.
@@ -39,13 +41,18 @@ class Task(LightningModule, ABC):
     monitor: str
     monitor_mode: Literal["min", "max"]
     evaluate_before: bool = False
+    # not in the signature: the parser would hand its arguments on to whichever class the YAML names
+    default_optimizer: ClassVar[dict[str, Any]] = {
+        "class_path": "torch.optim.SGD",
+        "init_args": {"lr": 0.01, "momentum": 0.9},
+    }
     input_mean: Tensor
     input_std: Tensor
 
     def __init__(
         self,
         network: Network | nn.Module,
-        optimizer: OptimizerCallable = lambda groups: SGD(groups, lr=0.01, momentum=0.9),
+        optimizer: OptimizerCallable | None = None,
         lr_scale: dict[str, float] | None = None,
         decay_norm_and_bias: bool = True,
         normalisation: Normalisation | None = None,
@@ -54,14 +61,14 @@ class Task(LightningModule, ABC):
 
         Args:
             network: from normalised inputs ``(B, C, H, W)`` to the task's output.
-            optimizer: takes parameter groups, returns an optimizer.
+            optimizer: takes parameter groups, returns an optimizer; `default_optimizer` if None.
             lr_scale: layer, group or glob -> its rate relative to ``lr``; 1 where not named.
             decay_norm_and_bias: whether weight decay also pulls normalisation parameters and biases.
             normalisation: of the input; None: the pretrain's, or from scratch that of the training images.
         """
         super().__init__()
         self.network = network
-        self.optimizer = optimizer
+        self.optimizer = optimizer or partial(SGD, **self.default_optimizer["init_args"])
         self.lr_scale = lr_scale
         self.decay_norm_and_bias = decay_norm_and_bias
         self.transferred: list[str] | None = None
