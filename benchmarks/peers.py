@@ -16,9 +16,7 @@ from stopwatch import Stopwatch, Turns
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader, Sampler, TensorDataset
-from workload import SGD_ARGUMENTS, Workload, epoch_order, tensors
-
-from tlkit.models.alexnet import AlexNet
+from workload import SGD_ARGUMENTS, Workload, epoch_order, plain_network, tensors
 
 
 def hand_written(workload: Workload, network: nn.Module, folder: Path, fd: int) -> None:
@@ -39,7 +37,7 @@ def hand_written(workload: Workload, network: nn.Module, folder: Path, fd: int) 
 
 
 def lightning_defaults(workload: Workload, network: nn.Module, folder: Path, fd: int) -> None:
-    """A plain Trainer with a TensorDataset; the loss is logged and on the progress bar, as in Lightning's tutorials."""
+    """A Trainer with its defaults: TensorBoard, checkpoints, and a progress bar that shows the loss."""
     _fit(workload, LoggedClassifier(network), folder, fd)
 
 
@@ -70,12 +68,12 @@ class Classifier(LightningModule):
 
 
 class LoggedClassifier(Classifier):
-    """Logs its loss; barebones does not allow that."""
+    """Logs its loss of each step and of each epoch, as tlkit does; barebones does not allow that."""
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         """Returns the loss."""
         loss = super().training_step(batch, batch_idx)
-        self.log("train_loss", loss, prog_bar=True)
+        self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=True)
         return loss
 
 
@@ -109,11 +107,12 @@ def _fit(workload: Workload, module: LightningModule, folder: Path, fd: int, **a
 
 
 def _network(workload: Workload, folder: Path) -> nn.Module:
-    """Returns AlexNet's modules in a plain sequence, with the parameters that tlkit begins with."""
-    alexnet = AlexNet(**workload.network)
-    for parameter, value in zip(alexnet.parameters(), pickle.loads((folder / "initial.pkl").read_bytes()), strict=True):
+    """Returns the network with the parameters that tlkit begins with."""
+    network = plain_network(workload)
+    initial = pickle.loads((folder / "initial.pkl").read_bytes())
+    for parameter, value in zip(network.parameters(), initial, strict=True):
         parameter.data = torch.from_numpy(value)
-    return nn.Sequential(alexnet.features, alexnet.avgpool, nn.Flatten(), alexnet.classifier)
+    return network
 
 
 if __name__ == "__main__":

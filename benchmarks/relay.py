@@ -16,15 +16,14 @@ import torch
 import yaml
 from peers import ARMS
 from torch.nn import functional as F  # noqa: N812
-from workload import MEAN, SGD_ARGUMENTS, STD, Workload, tensors
-
-from tlkit.models.alexnet import AlexNet
+from workload import MEAN, SGD_ARGUMENTS, STD, Workload, plain_network, tensors
 
 HERE = Path(__file__).parent
 TERMINAL = (24, 120)  # lines, columns
+# What differs between the arms runs on one thread; more than that wait for each other wherever other programs run.
+THREADS = 1
 ENVIRONMENT = {
-    # what differs between the arms runs on one thread; two on a shared machine wait for each other's neighbours
-    "OMP_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": str(THREADS),
     # Else it depends on how the heap happens to lie whether glibc returns memory to the system in every step and gets
     # it back by thousands of page faults: two runs of one arm then differ by more than the arms do.
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
@@ -43,7 +42,7 @@ def race(workload: Workload, folder: Path) -> dict[str, np.ndarray]:
         folder: an empty one, for what the arms write.
 
     Returns:
-        Arm -> ``(rounds, 2)`` milliseconds per step, on the clock and of CPU; a round's epochs followed upon each other.
+        Arm -> ``(rounds, 2)`` milliseconds per step, on the clock and of CPU; a round is one epoch of each arm.
 
     Raises:
         AssertionError: they did not begin or end with equal weights, or with equal losses.
@@ -70,15 +69,18 @@ def _config(workload: Workload, folder: Path, fd: int) -> Path:
     """Writes the experiment for ``tlkit fit``: from scratch, with its own logger, checkpoints and progress bar."""
     w = workload
     task = {
-        "network": {"class_path": "AlexNet", "init_args": w.network},
+        "network": {"class_path": w.network, "init_args": w.arguments},
         "optimizer": {"class_path": "SGD", "init_args": SGD_ARGUMENTS},
-        "normalisation": {"mean": [MEAN] * 3, "std": [STD] * 3},
+        "normalisation": {"mean": [MEAN] * w.channels, "std": [STD] * w.channels},
     }
-    data = {"samples": w.samples, "image_size": w.image_size, "batch_size": w.batch_size}
+    data = {
+        **{"samples": w.samples, "channels": w.channels, "image_size": w.image_size, "batch_size": w.batch_size},
+        "cache_dir": str(folder / "cache"),
+    }
     stopwatch = {"class_path": "stopwatch.Stopwatch", "init_args": {"fd": fd}}
     config = {
         "model": {"class_path": "Classification", "init_args": task},
-        "data": {"class_path": "workload.NoiseImages", "init_args": data | {"cache_dir": str(folder / "cache")}},
+        "data": {"class_path": "workload.NoiseImages", "init_args": data},
         "trainer": {"max_epochs": w.epochs, "accelerator": "cpu", "callbacks": [stopwatch]},
         "runs": str(folder / "runs"),
     }
@@ -103,7 +105,7 @@ def _equal(a: Parameters, b: Parameters) -> bool:
 @torch.no_grad()
 def _loss(workload: Workload, parameters: Parameters) -> float:
     """Returns the cross-entropy over the first batch in row order, in nats."""
-    network = AlexNet(**workload.network)
+    network = plain_network(workload)
     for parameter, value in zip(network.parameters(), parameters, strict=True):
         parameter.copy_(torch.from_numpy(value))
     images, target = (values[: workload.batch_size] for values in tensors(workload))

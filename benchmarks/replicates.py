@@ -1,7 +1,7 @@
 """What does a protocol gain over training from scratch? All tuned alike, over seeds and splits, with intervals.
 
     python benchmarks/replicates.py configs/alexnet_fashion.yaml --splits 0 1 2 3 --rates 0.001 0.003 0.01
-    python benchmarks/replicates.py configs/hrtem_restoration.yaml --rates 0.001 0.003
+    python benchmarks/replicates.py configs/hrtem_restoration.yaml --seeds 0 1 2 3 4 5 --rates 0.001 0.003 0.01
 
 Every rate is tried for each protocol; the one with the best mean validation metric is taken, and its test metrics are
 compared in pairs of one seed and split. More protocols: ``--protocol "frozen 5=--trainer.callbacks [...]"``.
@@ -92,7 +92,9 @@ def report(arguments: argparse.Namespace, protocols: dict[str, list[str]], table
         gain = [value - chosen[SCRATCH][key] for key, value in chosen[protocol].items()]
         shown = "—" if protocol == SCRATCH else interval(gain)
         values = interval(list(chosen[protocol].values()))
-        lines.append(f"| {protocol} | `{' '.join(options)}` | {best[protocol]} | {values} | {shown} |")
+        lines.append(
+            f"| {protocol} | `{' '.join(options)}` | {best[protocol] or 'as configured'} | {values} | {shown} |"
+        )
     if arguments.splits:
         gain = split_means(chosen[TRANSFER], chosen[SCRATCH])
         lines += ["", f"Gain of {TRANSFER} with the split as the unit: {interval(gain)}."]

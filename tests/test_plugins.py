@@ -7,12 +7,11 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
-import yaml
-from conftest import Write, toy_experiment
+from conftest import Write
 
 ROOT = Path(__file__).parents[1]
 TESTS = Path(__file__).parent
-TLKIT = [sys.executable, "-m", "tlkit"]
+SCRIPT = Path(sys.executable).parent / "tlkit"
 
 
 def install(site: Path, distribution: str, **modules: str) -> None:
@@ -25,10 +24,8 @@ def install(site: Path, distribution: str, **modules: str) -> None:
         (site / f"{name}.py").write_text(dedent(code))
 
 
-def run(command: list[str], *args: str, cwd: Path, site: Path | None = None) -> "subprocess.CompletedProcess[str]":
-    paths = [str(TESTS), *([str(site)] if site else [])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    return subprocess.run([*command, *args], cwd=cwd, env=environment, capture_output=True, text=True)
+def environment(site: Path) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(site)])}
 
 
 def commands(site: Path, *lines: list[str]) -> list[tuple[int, str]]:
@@ -37,7 +34,7 @@ def commands(site: Path, *lines: list[str]) -> list[tuple[int, str]]:
     done = subprocess.run(
         [sys.executable, "-c", driver],
         cwd=site,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(site)])},
+        env=environment(site),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -67,7 +64,7 @@ SAME = """
 """
 
 
-def test_a_distributions_class_is_known_by_its_short_name_and_a_broken_one_is_skipped(
+def test_the_console_script_finds_classes_of_distributions_and_of_the_directory_and_skips_broken_ones(
     write: Write, tmp_path: Path
 ) -> None:
     site = tmp_path / "site"
@@ -77,7 +74,8 @@ def test_a_distributions_class_is_known_by_its_short_name_and_a_broken_one_is_sk
     (tmp_path / "mine.py").write_text(dedent(SHOUT).replace("Shout", "Mutter"))
     callbacks = [{"class_path": "Shout", "init_args": {"word": "heard"}}, {"class_path": "mine.Mutter"}]
     path = write(**{"trainer.callbacks": callbacks, "pretrain.layers": 0, "trainer.max_epochs": 1})
-    fit = run(TLKIT, "fit", "--config", str(path), cwd=tmp_path, site=site)
+    command = [str(SCRIPT), "fit", "--config", str(path)]
+    fit = subprocess.run(command, cwd=tmp_path, env=environment(site), capture_output=True, text=True)
     assert fit.returncode == 0, fit.stderr
     assert "heard\nhey" in fit.stdout
     assert "plugin tlkit-broken 0.3 (broken) is skipped: ModuleNotFoundError" in fit.stdout
@@ -114,16 +112,6 @@ def test_a_name_that_two_define_is_reported_refused_and_decided_by_the_full_path
     assert "'Same' names several classes, give the full path: one.Same, two.Same" in same[1]
     assert "lightning.pytorch.callbacks.EarlyStopping, three.EarlyStopping" in stopping[1]
     assert "class_path: two.Same" in full[1]
-
-
-def test_a_class_in_the_current_directory_is_found_by_the_console_script_too(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(dedent(SHOUT))
-    config = toy_experiment(tmp_path)
-    config["trainer"]["callbacks"] = [{"class_path": "mine.Shout"}]
-    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(config))
-    done = run([str(Path(sys.executable).parent / "tlkit")], "config", "--config", "toy.yaml", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "class_path: mine.Shout" in done.stdout
 
 
 def imported(path: Path) -> set[str]:

@@ -93,7 +93,7 @@ def evaluate(command: str) -> Callable[[Sequence[str]], None]:
 def config(args: Sequence[str]) -> None:
     """Prints an experiment, resolved, as YAML that ``tlkit fit`` takes; the stages before it as comments."""
     *before, stage = (config_yaml(stage) for stage in plan(load_experiment(args)).chain())
-    print(*(indent(text, "# ", lambda line: True) + "\n" for text in before), stage, sep="", end="")
+    print(*(indent(text, "# ", lambda line: line[0] != "#") + "\n" for text in before), stage, sep="", end="")
 
 
 def layers(args: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def evaluate(command: str, stage: Stage, checkpoint: str | None) -> None:
     cli = StageCLI(override(stage.config, {"trainer.callbacks": []}))  # protocols act on training alone
     cli.build(lambda model, data: {"logger": False, "enable_checkpointing": False})
     load_checkpoint(path)
+    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
     trainer, arguments = cli.trainer, {"datamodule": cli.datamodule, "ckpt_path": path, "weights_only": True}
     if command == "predict":
         outputs = trainer.predict(cli.model, **arguments)

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +147,7 @@ def _complete(config: Config) -> Config:
     module = _data_module(config)
     dictated: Mapping[str, Any] = getattr(module, "network_arguments", dict)()
     if network:
-        where, _, name = network["class_path"].rpartition(".")
-        accepted = inspect.signature(getattr(import_module(where), name)).parameters
+        accepted = inspect.signature(import_object(network["class_path"])).parameters
         for key, value in dictated.items():
             if key in accepted and network["init_args"].get(key) != value:
                 log.debug("network.%s: %s, as the data have it", key, value)

@@ -1,7 +1,6 @@
 """Run identity: what a stage's result depends on, as one hash."""
 
 import hashlib
-import importlib
 import inspect
 import json
 from collections.abc import Iterable, Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse._util import import_object
 
 from tlkit.paths import Config
 
@@ -82,8 +82,10 @@ def sources(config: Any) -> dict[str, str]:
     for class_path in sorted(set(_class_paths(config))):
         if class_path.partition(".")[0] in OWN:
             continue
-        module, _, name = class_path.rpartition(".")
-        source = inspect.getsourcefile(getattr(importlib.import_module(module), name))
+        try:
+            source = inspect.getsourcefile(import_object(class_path))
+        except TypeError:  # a class of a compiled module
+            source = None
         found[class_path] = file_hash(Path(source)) if source else "no source"
     return found
 

@@ -1,27 +1,37 @@
 """What can be known to be wrong with an experiment before anything is trained or written."""
 
 from collections.abc import Callable
+from typing import get_args
 
-from lightning.pytorch import LightningModule
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
 from torch import nn
 
+from tlkit import runs
+from tlkit.data.two_stage import Part, TwoStageData
 from tlkit.errors import UserError
 from tlkit.experiment import Stage
 from tlkit.layers import layers_of, network_of, select, transfer
 from tlkit.stage_cli import StageCLI
+from tlkit.tasks.base import Task
 from tlkit.weights import load_weights
 
 
-def check(stage: Stage) -> nn.Module:
-    """Builds the networks of all stages, tries each hand-over and names what callbacks would freeze.
+def check(stage: Stage, with_data: bool = True) -> nn.Module:
+    """Builds the networks of all stages, tries each hand-over, packs the data, names what callbacks would freeze.
+
+    Args:
+        stage: what is to be trained.
+        with_data: whether its data will be needed: not those of a pretrain that is found.
 
     Returns:
         The network of the stage.
 
     Raises:
-        UserError: layers that do not exist or do not fit, weights that cannot be read, nothing left to train.
+        UserError: layers that do not exist or do not fit, weights that cannot be read, nothing left to train, images
+            that are too few, cannot be read or are too small.
     """
-    before = check(stage.pretrain) if stage.pretrain else None
+    before = check(stage.pretrain, not _is_found(stage, stage.pretrain)) if stage.pretrain else None
     cli = StageCLI(stage.config)
     cli.build()
     network = network_of(cli.model)
@@ -35,7 +45,34 @@ def check(stage: Stage) -> nn.Module:
         transfer(network, load_weights(stage.checkpoint).network, names)
     _check_frozen(cli)
     _check_devices(stage)
+    if with_data:
+        _check_data(cli.model, cli.datamodule)
     return network
+
+
+def _is_found(stage: Stage, pretrain: Stage) -> bool:
+    return (
+        stage.config["pretrain"]["reuse"] and runs.find_finished(pretrain.root, pretrain.name, pretrain.id) is not None
+    )
+
+
+def _check_data(model: LightningModule, data: LightningDataModule | None) -> None:
+    """Packs the data, counts the images of each part, and passes two of them through the network."""
+    if not isinstance(data, TwoStageData):
+        return
+    data.prepare_data()
+    rows = {part: next(iter(data.rows(part).values())) for part in get_args(Part)}
+    if not isinstance(model, Task):  # whose forward pass may be anything
+        return
+    images = data.on_after_batch_transfer(data.read(rows["train"][:2]), 0).input  # (2, C, H, W)
+    try:
+        with torch.no_grad():
+            model.network.eval()(images)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"model.network: expected a network that takes images of shape {tuple(images.shape[1:])}, got "
+            f"{type(model.network).__name__}, which fails: {error}; change data.image_size or the network"
+        ) from error
 
 
 def _check_devices(stage: Stage) -> None:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import set_parsing_settings
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -77,6 +78,7 @@ class StageCLI(LightningCLI):
     def __init__(self, args: Sequence[str] | Config) -> None:
         """Parses; see the class."""
         plugins.load()
+        set_parsing_settings(instantiate_subclass_spec_in_any=False)  # the classes in pretrain.with are another stage's
         self.trainer_arguments: TrainerArguments | None = None
         super().__init__(
             args=args if isinstance(args, dict) else list(args),

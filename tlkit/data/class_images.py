@@ -4,7 +4,7 @@ import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,8 +114,14 @@ def pack(images: ClassImages, cache_dir: Path, size: int, budget: int) -> Store:
     blobs = {"jpeg": partial(_encoded, images, len(labels), size)} if kind == "jpeg" else None
     store = build(cache_dir, fingerprint, spec, fill, name, blobs)
     if broken := len(labels) - int(readable(store).sum()):
-        log.warning("%s: %d of %d images cannot be read and are left out", name, broken, len(labels))
+        _say_left_out(name, broken, len(labels), store.folder)
     return store
+
+
+@cache
+def _say_left_out(name: str, broken: int, count: int, folder: Path) -> None:
+    """Warns once per process: a store is opened for the check, the pretrain and the transfer."""
+    log.warning("%s: %d of %d images cannot be read and are left out", name, broken, count)
 
 
 def readable(store: Store) -> np.ndarray:

@@ -194,7 +194,7 @@ class ClassSplit(TwoStageData):
     def describe(self) -> dict[str, Any]:
         """Returns the classes of both stages, and the images of each part.
 
-        Images are named where a number of them was asked for, else counted.
+        Images are named where a number of them was asked for, else counted; so are those left out, of all classes.
         """
         mine = self.stage_classes()
         named = {"train": self.examples_per_class, "val": self.validation_per_class, "test": self.test_per_class}
@@ -206,7 +206,8 @@ class ClassSplit(TwoStageData):
                 name: [self.dataset.image_name(int(row)) for row in some] if named[part] else len(some)
                 for name, some in rows.items()
             }
-        return {
+        left_out = {"left_out": int((~readable(self.store)).sum())} if self.dataset.skip_broken else {}
+        return left_out | {
             "dataset": type(self.dataset).__name__,
             "split": self.split,
             "stage": self.stage,

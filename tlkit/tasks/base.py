@@ -17,6 +17,7 @@ from typing_extensions import override
 from tlkit.data.batch import Batch
 from tlkit.models.network import Network
 from tlkit.optim import build_optimizer
+from tlkit.paths import Config
 from tlkit.tasks.diagnosis import explain
 from tlkit.tasks.from_data import datamodule_of, statistics_of
 from tlkit.tasks.loss_meter import LossMeter
@@ -42,10 +43,7 @@ class Task(LightningModule, ABC):
     monitor_mode: Literal["min", "max"]
     evaluate_before: bool = False
     # not in the signature: the parser would hand its arguments on to whichever class the YAML names
-    default_optimizer: ClassVar[dict[str, Any]] = {
-        "class_path": "torch.optim.SGD",
-        "init_args": {"lr": 0.01, "momentum": 0.9},
-    }
+    default_optimizer: ClassVar[Config] = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01, "momentum": 0.9}}
     input_mean: Tensor
     input_std: Tensor
 
