@@ -19,7 +19,6 @@ from tlkit.experiment import plan
 from tlkit.runs import read_result
 
 
-
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The YAML of an experiment that was run."""

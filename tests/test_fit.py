@@ -309,7 +309,8 @@ def test_a_foreign_module_with_its_own_data_is_trained_frozen_and_recorded(tmp_p
 
 
 def test_a_torchvision_network_is_transferred_by_its_own_layer_names(write: Write) -> None:
-    fractals = {"class_path": "Fractals", "init_args": {"classes": 4, "images_per_class": 12, "test_images_per_class": 4}}
+    small = {"classes": 4, "images_per_class": 12, "test_images_per_class": 4}
+    fractals = {"class_path": "Fractals", "init_args": small}
     path = write(
         **{
             "model.init_args.network": {"class_path": "TorchvisionNetwork", "init_args": {"name": "resnet18"}},
