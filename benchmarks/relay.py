@@ -91,7 +91,6 @@ def _config(workload: Workload, folder: Path, fd: int) -> Path:
 
 def _check(workload: Workload, initial: dict[str, Parameters], final: dict[str, Any]) -> None:
     losses = {name: _loss(workload, parameters) for name, parameters in final.items()}
-    print(f"{workload.name}: loss {_loss(workload, initial['tlkit_fit']):.4f} before, {losses} after")
     for name in ARMS:
         assert _equal(initial[name], initial["tlkit_fit"]), f"{name} and tlkit_fit began with different weights"
         assert losses[name] == losses["tlkit_fit"], f"{name} and tlkit_fit ended with different losses: {losses}"

@@ -1,7 +1,7 @@
 """What does a protocol gain over training from scratch? All tuned alike, over seeds and splits, with intervals.
 
     python benchmarks/replicates.py configs/alexnet_fashion.yaml --splits 0 1 2 3 --rates 0.001 0.003 0.01
-    python benchmarks/replicates.py configs/hrtem_restoration.yaml --seeds 0 1 2 3 4 5 --rates 0.001 0.003 0.01
+    python benchmarks/replicates.py configs/hrtem_restoration.yaml --seeds 0 1 2 3 --rates 0.001 0.003 0.01
 
 Every rate is tried for each protocol; the one with the best mean validation metric is taken, and its test metrics are
 compared in pairs of one seed and split. More protocols: ``--protocol "frozen 5=--trainer.callbacks [...]"``.

@@ -53,6 +53,7 @@ NARROW = Workload(
 )
 
 Times = dict[str, np.ndarray]  # arm -> (rounds, 2) milliseconds per step: on the clock, of CPU
+WALL, CPU = 0, 1
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,12 @@ class Goal:
     at_least: bool = False
 
     def row(self, times: Times) -> str:
-        """Returns the goal, what was measured, and whether it is met."""
-        ratio = float(np.median(_ratios(times, self.above, self.below)))
+        """Returns the goal, what was measured on the clock and of CPU time, and whether the former meets it."""
+        ratio, cpu = (float(np.median(_ratios(times, self.above, self.below, clock))) for clock in (WALL, CPU))
         met = ratio >= self.bound if self.at_least else ratio <= self.bound
         sign = "≥" if self.at_least else "≤"
-        return f"| {self.above} / {self.below} {sign} {self.bound} | {ratio:.3f} | {'met' if met else 'missed'} |"
+        cells = [f"{self.above} / {self.below} {sign} {self.bound}", f"{ratio:.3f}", f"{cpu:.3f}"]
+        return f"| {' | '.join(cells)} | {'met' if met else 'missed'} |"
 
 
 SMALL_STEP = [
@@ -109,16 +111,16 @@ def _section(workload: Workload, goals: list[Goal], times: Times) -> str:
         "|---|---|---|---|---|",
     ]
     for arm, values in times.items():
-        cells = [_spread(values[:, 0], 2), _spread(values[:, 1], 2)]
+        cells = [_spread(values[:, WALL], 2), _spread(values[:, CPU], 2)]
         cells += [_spread(_ratios(times, arm, other), 3) for other in ("hand_written", "lightning_barebones")]
         lines.append(f"| {arm} | {' | '.join(cells)} |")
-    lines += ["", "| goal | measured | |", "|---|---|---|", *(goal.row(times) for goal in goals), ""]
+    lines += ["", "| goal | measured | by CPU time | |", "|---|---|---|---|", *(goal.row(times) for goal in goals), ""]
     return "\n".join(lines)
 
 
-def _ratios(times: Times, above: str, below: str) -> np.ndarray:
-    """Returns ``(rounds,)`` ratios of the times on the clock."""
-    ratios: np.ndarray = times[above][:, 0] / times[below][:, 0]
+def _ratios(times: Times, above: str, below: str, clock: int = WALL) -> np.ndarray:
+    """Returns ``(rounds,)`` ratios of times."""
+    ratios: np.ndarray = times[above][:, clock] / times[below][:, clock]
     return ratios
 
 
