@@ -15,6 +15,7 @@ They take turns, one epoch each; a round is one epoch of every arm, and who begi
 epoch from before its first batch is fetched to after its last step. What follows once per epoch (checkpoints,
 ``metrics.csv``) does not count for any arm, nor does the first epoch; nothing is validated. A ratio is the median over
 the rounds of the ratio within a round, so that what else the machine does touches both sides alike.
+Every arm has one thread and keeps the memory it has freed (`relay.ENVIRONMENT` says why).
 Final losses and weights must be equal to the last bit, or there is no table.
 """
 

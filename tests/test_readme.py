@@ -64,5 +64,6 @@ def test_every_command_of_the_front_page_exists() -> None:
 
 def test_every_file_the_documents_name_exists() -> None:
     for document in ("README.md", "callbacks/README.md"):
-        for path in re.findall(r"(?<![\w/.])(?:configs|docs|benchmarks|callbacks)/[\w./-]+\.\w+", (ROOT / document).read_text()):
+        text = (ROOT / document).read_text()
+        for path in re.findall(r"(?<![\w/.])(?:configs|docs|benchmarks|callbacks)/[\w./-]+\.\w+", text):
             assert (ROOT / path).exists(), path

@@ -147,7 +147,7 @@ def _build(stage: Stage, run: Run) -> tuple[StageCLI, Recorder, TimedCheckpointI
             "use_distributed_sampler": not hasattr(data, "rows"),
         }
         if stage.config["trainer"]["logger"] in (None, True):
-            # Ctrl-C within a write can cost its thread a wake-up; it then sleeps on, and all wait for it, till the flush
+            # Ctrl-C within a write can cost the writer's thread its wake-up: it sleeps, and we wait, till the flush
             arguments["logger"] = TensorBoardLogger(save_dir=str(run.path), name="", version="", flush_secs=5)
         return arguments
 
