@@ -136,10 +136,11 @@ def test_predictions_agree_with_the_labels_as_often_as_the_test_says(fitted: Pat
     with (run / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     labels = np.arange(72, 96) % 4  # of the toy data's test rows
-    assert [int(row["image"]) for row in rows] == list(range(24))
-    probabilities = np.array([[float(row[str(label)]) for label in range(4)] for row in rows])
+    assert [int(row["image"]) for row in rows] == list(range(72, 96))
+    assert [int(row["true"]) for row in rows] == labels.tolist()
+    probabilities = np.array([[float(row[f"p({label})"]) for label in range(4)] for row in rows])
     assert probabilities.sum(1) == pytest.approx(1, abs=1e-5)
-    classes = np.array([int(row["class"]) for row in rows])
+    classes = np.array([int(row["predicted"]) for row in rows])
     assert (classes == probabilities.argmax(1)).all()
     assert (classes == labels).mean() == pytest.approx(read_result(run)["metrics"]["test/accuracy"])
 
@@ -177,7 +178,7 @@ def test_runs_are_compared_in_a_table_and_a_picture(fitted: Path, capsys: Any) -
     ("words", "message"),
     [
         (["compare"], "expected one or more run directories"),
-        (["compare", "nowhere"], "expected a finished run in nowhere"),
+        (["compare", "nowhere"], "expected at least one finished run, got none"),
         (["layers"], "model"),
         (["fit", "--config", "nowhere.yaml"], "nowhere.yaml, which does not exist"),
     ],

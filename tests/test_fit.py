@@ -228,11 +228,14 @@ def test_a_killed_run_that_is_resumed_ends_as_if_it_had_not_been(write: Write, t
     assert not list(resumed.parent.glob("transfer-*-2"))
 
 
-def test_interrupting_keeps_the_last_checkpoint_and_prints_how_to_go_on(write: Write, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_interrupting_keeps_the_last_checkpoint_and_prints_how_to_go_on(
+    write: Write, tmp_path: Path, stop: signal.Signals
+) -> None:
     path = write(**{"trainer.max_epochs": 2000})
     process = start(path)
     checkpoint = wait_for(tmp_path / "runs" / "toy", "transfer-*/checkpoints/last.ckpt", process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"tlkit fit --config {path} --ckpt_path last" in output

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import shlex
 import sys
 import traceback
 import warnings
@@ -35,7 +36,7 @@ def run_command(command: str, args: Sequence[str]) -> int:
             raise
         return _fail(str(cause), cause.exit_code, debug)
     except KeyboardInterrupt:
-        hint = f"; to go on: tlkit fit {' '.join(_resuming(args))}" if command == "fit" else ""
+        hint = f"; to go on: tlkit fit {shlex.join(_resuming(args))}" if command == "fit" else ""
         return _fail(f"interrupted{hint}", INTERRUPTED, debug)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -43,7 +44,7 @@ def run_command(command: str, args: Sequence[str]) -> int:
         where = f" while writing {error.filename}" if error.filename else ""
         return _fail(
             f"expected room on the disk, got '{error.strerror}'{where}; nothing half-written is left. Free some space, "
-            f"then go on with: tlkit {command} {' '.join(_resuming(args))}",
+            f"then go on with: tlkit {command} {shlex.join(_resuming(args))}",
             2,
             debug,
         )
@@ -163,7 +164,7 @@ def _set_aside(error: BaseException) -> list[BaseException]:
 
 def _resuming(args: Sequence[str]) -> list[str]:
     """Returns the words that resume what these words started."""
-    kept = list(args)
+    kept = [word for word in args if not word.startswith("--ckpt_path=")]
     if "--ckpt_path" in kept:
         at = kept.index("--ckpt_path")
         del kept[at : at + 2]
@@ -174,8 +175,9 @@ def _set_up_messages(stream: TextIO) -> None:
     """Says on a standard stream what tlkit does; leaves out what Lightning says of itself or at the wrong address."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setLevel(logging.INFO)
     log.handlers, log.propagate = [handler], False
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG)  # for log.txt
     for name in ("lightning.pytorch", "lightning.fabric"):
         for shown in logging.getLogger(name).handlers:
             shown.setLevel(logging.WARNING)  # its remarks are in log.txt

@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from tlkit import runs
+from tlkit.data.two_stage import TwoStageData
 from tlkit.errors import UserError
 from tlkit.experiment import Stage
 from tlkit.paths import override
@@ -38,7 +39,7 @@ def evaluate(command: str, stage: Stage, checkpoint: str | None) -> None:
     trainer, arguments = cli.trainer, {"datamodule": cli.datamodule, "ckpt_path": path, "weights_only": True}
     if command == "predict":
         outputs = trainer.predict(cli.model, **arguments)
-        _write_predictions(path, outputs or [], getattr(cli.datamodule, "class_names", None))
+        _write_predictions(path, outputs or [], cli.datamodule)
     else:
         getattr(trainer, command)(cli.model, verbose=False, **arguments)
         _print_metrics(trainer)
@@ -63,8 +64,8 @@ def _print_metrics(trainer: Trainer) -> None:
         print(f"  {key:<{width}}  {value:.4f}")
 
 
-def _write_predictions(checkpoint: Path, outputs: list[Any], class_names: list[str] | None) -> None:
-    """Class probabilities become a CSV with one row per image, images an array."""
+def _write_predictions(checkpoint: Path, outputs: list[Any], data: Any) -> None:
+    """Class probabilities become a CSV with one row per image and its true class, images an array."""
     if outputs and isinstance(outputs[0], list):
         outputs = [batch for domain in outputs for batch in domain]
     stacked: Tensor = torch.cat(outputs)
@@ -74,10 +75,19 @@ def _write_predictions(checkpoint: Path, outputs: list[Any], class_names: list[s
         np.save(path, stacked.numpy())
     else:
         path = directory / "predictions.csv"
-        names = class_names or [str(number) for number in range(stacked.shape[1])]
-        with path.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "class", *names])
-            for number, row in enumerate(stacked.tolist()):
-                writer.writerow([number, names[row.index(max(row))], *(f"{p:.6f}" for p in row)])
+        _write_probabilities(path, stacked.tolist(), data)
     print(f"{len(stacked)} predictions in {path}")
+
+
+def _write_probabilities(path: Path, probabilities: list[list[float]], data: Any) -> None:
+    """Writes image, true class where the data tell it, predicted class and the probability of each class."""
+    names = getattr(data, "class_names", None) or [str(number) for number in range(len(probabilities[0]))]
+    known = isinstance(data, TwoStageData)
+    rows = next(iter(data.rows("test").values())) if known else np.arange(len(probabilities))
+    images = data.image_names(rows) if hasattr(data, "image_names") else rows.tolist()
+    true = [names[label] for label in data.read(rows).target.tolist()] if known else [""] * len(rows)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "true", "predicted", *(f"p({name})" for name in names)])
+        for image, label, row in zip(images, true, probabilities, strict=True):
+            writer.writerow([image, label, names[row.index(max(row))], *(f"{p:.6f}" for p in row)])

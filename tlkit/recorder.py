@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import resource
 import sys
 import time
@@ -16,6 +17,8 @@ from typing_extensions import override
 
 from tlkit.data.random import key
 from tlkit.runs import write_text
+
+log = logging.getLogger("tlkit")
 
 Row = dict[str, float]
 
@@ -128,6 +131,7 @@ class Recorder(ModelCheckpoint):
         metrics = {key: value.item() for key, value in sorted(trainer.callback_metrics.items())}
         self.history.append({"epoch": trainer.current_epoch, "step": trainer.global_step} | metrics | _rates(trainer))
         write_csv(self.directory / "metrics.csv", self.history)
+        log.debug("%s", ", ".join(f"{key} {value:.4g}" for key, value in self.history[-1].items()))
         super().on_train_epoch_end(trainer, pl_module)
         trainer.save_checkpoint(self.directory / "checkpoints" / "last.ckpt")
 

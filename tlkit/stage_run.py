@@ -2,7 +2,10 @@
 
 import json
 import logging
+import shlex
 import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +31,8 @@ from tlkit.weights import NORMALISATION, Weights, load_checkpoint, load_weights
 
 log = logging.getLogger("tlkit")
 
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
 
 @dataclass
 class Source:
@@ -46,10 +51,14 @@ def run(stage: Stage, resume: str | None = None) -> Run:
     """
     source = _source(stage, resume)
     directory, checkpoint = _resume(stage, resume) if resume else (None, None)
+    if directory is None and (cut_off := runs.find_unfinished(stage.root, stage.name, stage.id)):
+        log.info("a run of this stage was cut off: %s; --ckpt_path last goes on with it", cut_off.path)
     directory = directory or runs.create(stage.root, stage.experiment, stage.name, stage.id)
     with runs.running(directory.path), _log_to(directory.path / "log.txt"):
+        log.debug("command: %s", shlex.join(sys.argv))
         log.info("%s stage in %s", stage.name, directory.path)
         _train(stage, directory, source, checkpoint)
+        log.debug("finished: %s", json.dumps(directory.result()["metrics"]))
     return directory
 
 
@@ -179,6 +188,12 @@ def _hand_over(stage: Stage, model: LightningModule, weights: Weights) -> list[s
     if weights.normalisation and isinstance(model, Task) and not model.normalised:
         mean, std = (weights.normalisation[key].flatten() for key in NORMALISATION)
         model.set_normalisation(mean, std)
+    if isinstance(model, Task) and not model.normalised:
+        log.info(
+            "the pretrained weights come without the normalisation of their input: that of these training images is "
+            "used; give theirs as model.normalisation (torchvision's: mean [0.485, 0.456, 0.406], std [0.229, 0.224, "
+            "0.225])"
+        )
     log.info("transferred %d layers: %s", len(names), ", ".join(names))
     return names
 
@@ -197,14 +212,18 @@ def _evaluate(
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Lightning turns Ctrl-C into an exit with code 1 and ignores further ones; this turns it back."""
+    """Ctrl-C and SIGTERM stop the fit alike; Lightning turns that into an exit with code 1, this turns it back."""
+    main = threading.current_thread() is threading.main_thread()
+    before = [signal.signal(name, signal.default_int_handler) for name in STOPPING] if main else []
     try:
         yield
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):
-            signal.signal(signal.SIGINT, signal.default_int_handler)
             raise KeyboardInterrupt from stop
         raise
+    finally:
+        for name, handler in zip(STOPPING, before, strict=False):
+            signal.signal(name, handler or signal.SIG_DFL)
 
 
 class _Clock:
@@ -224,6 +243,7 @@ class _Clock:
 def _log_to(path: Path) -> Iterator[None]:
     """Copies tlkit's and Lightning's messages and all warnings to a file."""
     handler = logging.FileHandler(path)
+    handler.addFilter(lambda record: "weights_only" not in record.msg and "litlogger" not in record.msg)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in ("tlkit", "lightning.pytorch", "py.warnings")]
     for logger in loggers:

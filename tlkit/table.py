@@ -13,7 +13,8 @@ from tlkit.errors import UserError
 from tlkit.experiment import Stage
 from tlkit.layers import groups_of, is_frozen, layers_of, network_of, parameter_count, select
 from tlkit.result import draw_curves
-from tlkit.runs import read_result
+from tlkit.runs import RESULT, read_result
+from tlkit.stage_check import check
 from tlkit.stage_cli import StageCLI
 
 
@@ -50,11 +51,17 @@ def compare_runs(args: Sequence[str]) -> None:
         args: run directories.
 
     Raises:
-        UserError: fewer than one directory, or one without a finished run.
+        UserError: no directory, or none with a finished run; unfinished ones are named and left out.
     """
-    if not args or args[0] in ("-h", "--help"):
+    if not args:
         raise UserError("compare: expected one or more run directories: tlkit compare runs/x/transfer-0a1b2c3d …")
-    paths = [Path(arg) for arg in args]
+    given = [Path(arg) for arg in args]
+    paths = [path for path in given if (path / RESULT).exists()]
+    for path in given:
+        if path not in paths:
+            print(f"left out, there is no finished run in it: {path}")
+    if not paths:
+        raise UserError("compare: expected at least one finished run, got none")
     print_runs(paths)
     histories: dict[str, list[dict[str, float]]] = {}
     for path in paths:
@@ -67,6 +74,7 @@ def compare_runs(args: Sequence[str]) -> None:
 
 def print_layers(stage: Stage) -> None:
     """Prints a network's layers in order: parameters, output, what is transferred and frozen, at which rate."""
+    check(stage, with_data=False)
     cli = StageCLI(stage.config)
     cli.build()
     network = network_of(cli.model)

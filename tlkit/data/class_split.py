@@ -103,6 +103,15 @@ class ClassSplit(TwoStageData):
             raise UserError(f"expected store_size of at least image_size ({self.image_size}), got {self.store_size}")
         self.budget = int(memory_map_budget_gb * 1e9)
 
+    @property
+    def class_names(self) -> list[str]:
+        """Names of this stage's classes; a label is an index into them."""
+        return self.stage_classes()
+
+    def image_names(self, rows: np.ndarray) -> list[str]:
+        """Returns the names of the images in some rows, for tables of predictions."""
+        return [self.dataset.image_name(int(row)) for row in rows]
+
     def stage_classes(self) -> list[str]:
         """Returns the names of this stage's classes, sorted; a label is an index into them.
 
