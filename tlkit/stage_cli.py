@@ -62,6 +62,11 @@ SCHEMA: dict[str, Any] = {
 }
 """Everything that may stand in an experiment's YAML."""
 
+DESCRIPTION = (
+    "Options of fit, validate, test, predict, config and layers. Help on a class that is named in the YAML: "
+    "--model.help Classification, --data.help ClassSplit. Below --trainer: the arguments of Lightning's Trainer."
+)
+
 TrainerArguments = Callable[[LightningModule, LightningDataModule | None], dict[str, Any]]
 
 
@@ -87,7 +92,7 @@ class StageCLI(LightningCLI):
             save_config_callback=None,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            parser_kwargs={"exit_on_error": False},
+            parser_kwargs={"exit_on_error": False, "prog": "tlkit COMMAND", "description": DESCRIPTION},
             trainer_defaults={"devices": 1, "num_sanity_val_steps": 0, "enable_model_summary": False},
         )
 
