@@ -331,3 +331,33 @@ def test_a_torchvision_network_is_transferred_by_its_own_layer_names(write: Writ
     pretrained = weights(newest(run.parent, "pretrain"), "best")
     assert torch.equal(weights(run)["network.conv1.weight"], pretrained["network.conv1.weight"])
     assert not torch.equal(weights(run)["network.fc.weight"], pretrained["network.fc.weight"])
+
+
+def test_weights_without_their_normalisation_are_said_to_be(write: Write, tmp_path: Path, capsys: Any) -> None:
+    from toy import ToyNet
+
+    torch.save(ToyNet(4, 1).state_dict(), tmp_path / "plain.pth")
+    fit(write(), "--pretrain.checkpoint", str(tmp_path / "plain.pth"))
+    assert "without the normalisation" in capsys.readouterr().out
+    given = {"mean": [0.5], "std": [2.0]}
+    run = fit(write(**{"model.init_args.normalisation": given}), "--pretrain.checkpoint", str(tmp_path / "plain.pth"))
+    assert "without the normalisation" not in capsys.readouterr().out
+    assert (weights(run)["input_mean"].item(), weights(run)["input_std"].item()) == (0.5, 2.0)
+
+
+def test_a_run_that_was_cut_off_is_named_when_another_is_started(write: Write, capsys: Any) -> None:
+    path = write()
+    first = fit(path)
+    (first / "result.json").unlink()
+    capsys.readouterr()
+    second = fit(path)
+    assert second.name == f"{first.name}-2"
+    assert f"was cut off: {first}; --ckpt_path last" in capsys.readouterr().out
+
+
+def test_the_log_holds_the_command_each_epoch_and_the_result(write: Write) -> None:
+    run = fit(write())
+    log = (run / "log.txt").read_text()
+    assert log.count("epoch 2, step 18") == 1
+    assert "command: " in log and '"test/accuracy"' in log
+    assert "weights_only" not in log
