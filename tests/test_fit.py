@@ -333,6 +333,21 @@ def test_a_torchvision_network_is_transferred_by_its_own_layer_names(write: Writ
     assert not torch.equal(weights(run)["network.fc.weight"], pretrained["network.fc.weight"])
 
 
+def test_a_resumed_run_is_evaluated_before_its_transfer_like_any_other(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tlkit.tasks import Classification
+
+    monkeypatch.setattr(Classification, "evaluate_before", True)
+    path = write()
+    first = fit(path)
+    whole = fit(path, "--trainer.max_epochs", "5")
+    resumed = fit(path, "--trainer.max_epochs", "5", "--ckpt_path", str(first / "checkpoints" / "last.ckpt"))
+    assert "before/accuracy" in read_result(whole)["metrics"]
+    assert read_result(resumed)["metrics"] == read_result(whole)["metrics"]
+    assert equal(weights(resumed), weights(whole))
+
+
 def test_weights_without_their_normalisation_are_said_to_be(write: Write, tmp_path: Path, capsys: Any) -> None:
     from toy import ToyNet
 

@@ -92,7 +92,11 @@ class Recorder(ModelCheckpoint):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history, self.seconds = state_dict.pop("history"), state_dict.pop("seconds")
-        super().load_state_dict(state_dict)
+        # the run may have been moved, or goes on in a directory of its own: Lightning would forget the best score then
+        best = str(Path(self.dirpath or "", "best.ckpt"))
+        here = {key: best for key in ("best_model_path", "kth_best_model_path") if state_dict[key]}
+        models = {best: state_dict["best_model_score"]} if state_dict["best_k_models"] else {}
+        super().load_state_dict(state_dict | here | {"dirpath": self.dirpath, "best_k_models": models})
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

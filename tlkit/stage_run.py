@@ -3,6 +3,7 @@
 import json
 import logging
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -120,8 +121,10 @@ def _train(stage: Stage, run: Run, source: Source | None, checkpoint: Path | Non
         if hasattr(data, "describe"):
             runs.write_text(run.path / "split.json", json.dumps(data.describe(), indent=1))
     metrics = {}
-    if source and checkpoint is None and getattr(model, "evaluate_before", False):
+    if source and getattr(model, "evaluate_before", False):  # a resumed run too: its checkpoint is loaded by the fit
         metrics = _evaluate(trainer, model, data, "before")
+    if checkpoint:
+        _take_best_along(checkpoint, run)
     with clock("fit"), _interruptible():
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     with clock("test"):
@@ -137,6 +140,14 @@ def _train(stage: Stage, run: Run, source: Source | None, checkpoint: Path | Non
         seconds=clock.seconds | recorder.seconds | {"checkpoint": io.seconds},
         pretrain=source.label | {"layers": transferred} if source else None,
     )
+
+
+def _take_best_along(checkpoint: Path, run: Run) -> None:
+    """A run that goes on in a directory of its own may never get better than the one it comes from."""
+    best, here = checkpoint.with_name("best.ckpt"), run.path / "checkpoints" / "best.ckpt"
+    if best.exists() and not here.exists():
+        here.parent.mkdir(exist_ok=True)
+        shutil.copyfile(best, here)
 
 
 def _build(stage: Stage, run: Run) -> tuple[StageCLI, Recorder, TimedCheckpointIO]:
