@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -14,7 +15,7 @@ from tlkit.errors import UserError, suggest
 LayerSpec = int | str | Sequence[str]
 """First k layers (negative: last k), a name, a group, a glob, ``all``, or a list of names, groups and globs."""
 
-NormMode = Literal["eval", "affine", "train"]
+NormMode = Literal["eval", "affine", "train", "statistics"]
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,13 @@ def layers_of(network: nn.Module) -> dict[str, Layer]:
 
 
 def network_of(module: nn.Module) -> nn.Module:
-    """Returns the network that layers are named in: a LightningModule's attribute ``network``, else the module."""
+    """Returns the network that layers are named in: a LightningModule's attribute ``network``, else the module.
+
+    Of a compiled one it is the original, whose weights it shares.
+    """
     network = getattr(module, "network", None)
-    return network if isinstance(network, nn.Module) else module
+    found = network if isinstance(network, nn.Module) else module
+    return found._orig_mod if isinstance(found, OptimizedModule) else found
 
 
 def groups_of(network: nn.Module) -> dict[str, tuple[str, ...]]:
@@ -130,32 +135,39 @@ def transfer(network: nn.Module, state: Mapping[str, Tensor], names: Iterable[st
 def freeze(network: nn.Module, names: Sequence[str], norm: NormMode = "eval") -> None:
     """Freezes these layers, the others keep their state. Idempotent: apply it again after every ``.train()``.
 
+    What is frozen already stays so: of several calls each adds to what the others freeze, until `thaw`.
+
     Args:
         network: any module.
         names: the layers to freeze.
         norm: normalisation in frozen layers. ``eval``: running statistics and affine parameters fixed, dropout off, so
             that the frozen part gives the same output in training as in evaluation. ``affine``: affine parameters
             fixed, statistics follow the data. ``train``: normalisation trains on as if it were not frozen.
+            ``statistics``: nothing is fixed but running statistics; all weights train.
     """
-    layers, modules = layers_of(network), dict(network.named_modules())
-    for layer in (layers[name] for name in names):
-        kept = _norm_parameters(modules, layer) if norm == "train" else frozenset()
-        for key in layer.parameters:
-            parameter = network.get_parameter(key)
-            parameter.requires_grad_(key in kept)
-            if key not in kept:
-                parameter.grad = None
-    quiet = set(frozen_modules(network, names, norm))
-    for layer in (layers[name] for name in names):
-        for path in layer.modules:
-            modules[path].training = network.training and modules[path] not in quiet
+    for parameter in frozen_parameters(network, names, norm):
+        parameter.requires_grad_(False)
+        parameter.grad = None
+    for module in frozen_modules(network, names, norm):
+        module.training = False
     _sync_containers(network)
+
+
+def frozen_parameters(network: nn.Module, names: Sequence[str], norm: NormMode) -> list[nn.Parameter]:
+    """Returns the parameters that do not train where these layers are frozen."""
+    if norm == "statistics":
+        return []
+    layers, modules = layers_of(network), dict(network.named_modules())
+    kept = {key for name in names for key in _norm_parameters(modules, layers[name])} if norm == "train" else set()
+    return [network.get_parameter(key) for name in names for key in layers[name].parameters if key not in kept]
 
 
 def frozen_modules(network: nn.Module, names: Sequence[str], norm: NormMode) -> list[nn.Module]:
     """Returns the modules of frozen layers that stay in evaluation mode while the network trains."""
     layers, modules = layers_of(network), dict(network.named_modules())
     members = [modules[path] for name in names for path in layers[name].modules]
+    if norm == "statistics":
+        return [module for module in members if isinstance(module, _NormBase)]
     return [module for module in members if norm == "eval" or not isinstance(module, _NormBase)]
 
 

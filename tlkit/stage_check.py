@@ -4,14 +4,14 @@ from collections.abc import Callable
 from typing import get_args
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import nn
 
 from tlkit import runs
 from tlkit.data.two_stage import Part, TwoStageData
 from tlkit.errors import UserError
 from tlkit.experiment import Stage
-from tlkit.layers import layers_of, network_of, select, transfer
+from tlkit.layers import network_of, select, transfer
 from tlkit.stage_cli import StageCLI
 from tlkit.tasks.base import Task
 from tlkit.weights import load_weights
@@ -33,7 +33,7 @@ def check(stage: Stage, with_data: bool = True) -> nn.Module:
     """
     before = check(stage.pretrain, not _is_found(stage, stage.pretrain)) if stage.pretrain else None
     cli = StageCLI(stage.config)
-    cli.build()
+    cli.build(lambda model, data: {"logger": False, "enable_progress_bar": False})
     network = network_of(cli.model)
     try:
         names = select(network, stage.layers)
@@ -43,7 +43,7 @@ def check(stage: Stage, with_data: bool = True) -> nn.Module:
         transfer(network, before.state_dict(), names)
     elif stage.checkpoint:
         transfer(network, load_weights(stage.checkpoint).network, names)
-    _check_frozen(cli)
+    _check_callbacks(cli)
     _check_devices(stage)
     if with_data:
         _check_data(cli.model, cli.datamodule)
@@ -85,19 +85,13 @@ def _check_devices(stage: Stage) -> None:
         )
 
 
-def _check_frozen(cli: StageCLI) -> None:
-    frozen: set[str] = set()
+def _check_callbacks(cli: StageCLI) -> None:
+    """Asks each callback that can tell what is wrong with it, with a trainer that is built but not fitting."""
     for callback in cli.callbacks:
-        names: Callable[[LightningModule], list[str]] | None = getattr(callback, "frozen", None)
-        if names is None:
+        check: Callable[[Trainer, LightningModule], None] | None = getattr(callback, "check", None)
+        if check is None:
             continue
         try:
-            frozen |= set(names(cli.model))
+            check(cli.trainer, cli.model)
         except UserError as error:
-            raise UserError(f"trainer.callbacks.{type(callback).__name__}.layers: {error}") from error
-    layers = layers_of(network_of(cli.model))
-    if frozen == set(layers):
-        raise UserError(
-            f"trainer.callbacks: expected at least one layer to train, got all of them frozen: {', '.join(layers)}; "
-            "freeze fewer layers"
-        )
+            raise UserError(f"trainer.callbacks.{type(callback).__name__}: {error}") from error

@@ -1,75 +1,85 @@
-"""Freeze layers for the whole run."""
+"""Freeze layers, for the whole run or a part of it."""
 
 import logging
-from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
+from lightning.pytorch import LightningModule, Trainer
 from typing_extensions import override
 
 from tlkit.errors import UserError
-from tlkit.layers import LayerSpec, NormMode, freeze, frozen_modules, layers_of, network_of, select
+from tlkit.layers import LayerSpec, NormMode, network_of, select
+from tlkit_callbacks.freezing import Freezing, refuse_all_frozen
+from tlkit_callbacks.moment import Moment
+from tlkit_callbacks.updates import check_length
 
 log = logging.getLogger("tlkit")
 
 
-class LayerFreezing(Callback):
-    """Freezes layers: their weights do not change in the whole run.
+class LayerFreezing(Freezing):
+    """Freezes layers: their weights do not change, in the whole run or from a start until an end.
 
-    The module's network is its attribute ``network`` if it has one, else the module itself. Several of these callbacks
-    together freeze the union of their layers.
+    Several of these callbacks together freeze the union of their layers. Batch normalisation's statistics alone, for a
+    window around the peak of `OneCycle`: ``LayerFreezing("all", "statistics", {fraction: 0.25}, {fraction: 0.35})``.
 
     Args:
         layers: the first k layers (negative: the last k), a name, a group, a glob, or a list of names, groups, globs.
         norm: normalisation in frozen layers. ``eval``: statistics and affine parameters fixed, dropout off;
-            ``affine``: affine parameters fixed, statistics follow the data; ``train``: it trains on.
+            ``affine``: affine parameters fixed, statistics follow the data; ``train``: it trains on;
+            ``statistics``: nothing is fixed but running statistics, all weights train.
+        start: when it begins: ``{epoch: 5}``, ``{step: 100}`` (updates) or ``{fraction: 0.3}`` (of the run's updates);
+            null: with the run.
+        end: when it ends, given in the same way; null: with the run.
 
     Raises:
-        UserError: at the start of a run: a layer that does not exist, or nothing left to train.
+        UserError: at the start of a run: a layer that does not exist, nothing left to train, an end before the start.
     """
 
-    def __init__(self, layers: LayerSpec, norm: NormMode = "eval") -> None:
+    def __init__(
+        self,
+        layers: LayerSpec,
+        norm: NormMode = "eval",
+        start: Moment | None = None,
+        end: Moment | None = None,
+    ) -> None:
         self.layers = layers
         self.norm: NormMode = norm
+        self.start = start
+        self.end = end
+        if start is not None and end is not None and start.unit == end.unit and start.value >= end.value:
+            raise UserError(f"LayerFreezing: expected an end after the start, got start {start} and end {end}")
 
-    _quiet: list[nn.Module]
-    """Modules that are in evaluation mode while the rest trains; set when a run starts."""
+    @property
+    def changes(self) -> bool:  # type: ignore[override]
+        """Whether it holds for a part of the run only."""
+        return self.start is not None or self.end is not None
 
     @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "fit":
-            return
-        network, names = network_of(pl_module), self.frozen(pl_module)
-        freeze(network, names, self.norm)
-        self._quiet = frozen_modules(network, names, self.norm)
-        if not any(parameter.requires_grad for parameter in pl_module.parameters()):
-            raise UserError(
-                f"expected at least one layer to train, got all of them frozen: {', '.join(layers_of(network))}; "
-                "freeze fewer layers (callbacks.LayerFreezing.layers)"
-            )
-        _warn_if_random(pl_module, names)
-
     def frozen(self, pl_module: LightningModule) -> list[str]:
-        """Returns the names of the layers that it freezes.
-
-        Raises:
-            UserError: a layer that does not exist.
-        """
-        return select(network_of(pl_module), self.layers)
+        names = select(network_of(pl_module), self.layers)
+        return names if self.start is None else []
 
     @override
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        # whoever calls .train() on the network (Lightning, a module's own hook) switches frozen modules on again
-        if any(module.training for module in self._quiet):
-            freeze(network_of(pl_module), self.frozen(pl_module), self.norm)
+    def frozen_now(self, trainer: Trainer, pl_module: LightningModule) -> list[str]:
+        begun = self.start is None or self.start.reached(trainer)
+        ended = self.end is not None and self.end.reached(trainer)
+        return select(network_of(pl_module), self.layers) if begun and not ended else []
 
+    @override
+    def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().check(trainer, pl_module)
+        names = select(network_of(pl_module), self.layers)
+        refuse_all_frozen(pl_module, [(names, self.norm)], "")
+        for moment in (self.start, self.end):
+            if moment is not None and moment.fraction is not None:
+                check_length(trainer, f"LayerFreezing, {moment}")
 
-def _warn_if_random(pl_module: LightningModule, frozen: list[str]) -> None:
-    transferred: list[str] | None = getattr(pl_module, "transferred", None)
-    random = [name for name in frozen if transferred is not None and name not in transferred]
-    if random:
-        log.warning(
-            "LayerFreezing freezes layers with random weights, they were not transferred: %s; "
-            "transfer at least as many layers as are frozen (pretrain.layers)",
-            ", ".join(random),
-        )
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_fit_start(trainer, pl_module)
+        transferred: list[str] | None = getattr(pl_module, "transferred", None)
+        random = [name for name in select(network_of(pl_module), self.layers) if transferred is not None and name not in transferred]
+        if random and self.norm != "statistics":
+            log.warning(
+                "LayerFreezing freezes layers with random weights, they were not transferred: %s; "
+                "transfer at least as many layers as are frozen (pretrain.layers)",
+                ", ".join(random),
+            )

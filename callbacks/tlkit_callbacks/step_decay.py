@@ -66,4 +66,4 @@ class StepDecay(Schedule):
             return 1.0
         start = self.start if self.start is not None else self.every
         assert start is not None
-        return step_decay(trainer.current_epoch, every=self.every, factor=self.factor, start=start)
+        return step_decay(self.since_restart(trainer)[1], every=self.every, factor=self.factor, start=start)
