@@ -83,7 +83,7 @@ def test_the_console_script_finds_classes_of_distributions_and_of_the_directory_
     typo = write("typo.yaml", **{"trainer.callbacks": [{"class_path": "Whisper"}]})
     (code, listed), (refused, message) = commands(site, ["plugins"], ["fit", "--config", str(typo)])
     assert (code, refused) == (0, 2)
-    assert "tlkit-shout 0.3  (shout)\n  Shout" in listed
+    assert "tlkit-shout 0.3  (shout)\n\n  Shout" in listed
     assert "tlkit-broken 0.3  (broken)\n  not loaded: ModuleNotFoundError" in listed
     assert "LayerFreezing" in listed
     assert "no class 'Whisper'" in message

@@ -113,7 +113,7 @@ def compare(args: Sequence[str]) -> None:
 
 def plugins(args: Sequence[str]) -> None:
     """Lists installed callbacks."""
-    from tlkit.table import print_plugins
+    from tlkit.plugin_help import print_plugins
 
     print_plugins()
 

@@ -54,7 +54,7 @@ def finish(
         "parameters": parameters(model),
         "seconds": seconds,
         "memory": peak_memory(),
-        "energy": None,
+        "energy": _energy(trainer),
         "pretrain": pretrain,
         "summaries": _summaries(trainer),
         "versions": _versions(),
@@ -123,6 +123,13 @@ def _metric(recorder: Recorder) -> dict[str, Any]:
 def _summaries(trainer: Trainer) -> dict[str, Any]:
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     return {type(callback).__name__: callback.summary() for callback in callbacks if hasattr(callback, "summary")}
+
+
+def _energy(trainer: Trainer) -> dict[str, Any] | None:
+    """Returns what the callback that measures energy has measured; None: there is none, or nothing to measure with."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    found: dict[str, Any] | None = next((c.energy() for c in callbacks if hasattr(c, "energy")), None)
+    return found
 
 
 def _versions() -> dict[str, str]:

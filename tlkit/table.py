@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tlkit import plugins
 from tlkit.errors import UserError
 from tlkit.experiment import Stage
 from tlkit.layers import groups_of, is_frozen, layers_of, network_of, parameter_count, select
@@ -96,18 +95,6 @@ def print_layers(stage: Stage) -> None:
     print_table(["layer", "parameters", "output", "transferred", "frozen", "rate"], rows)
     total = sum(p.numel() for p in network.parameters())
     print(f"\n{len(rows)} layers, {total:,} parameters; groups: {', '.join(groups_of(network)) or 'none'}")
-
-
-def print_plugins() -> None:
-    """Prints what each installed package of callbacks provides, and what could not be loaded."""
-    for plugin in plugins.load():
-        print(f"{plugin.distribution}  ({plugin.module})")
-        if plugin.error:
-            print(f"  not loaded: {plugin.error}")
-        width = max(map(len, plugin.classes), default=0)
-        for name, cls in plugin.classes.items():
-            summary = (cls.__doc__ or "").strip().partition("\n")[0]
-            print(f"  {name:<{width}}  {summary}".rstrip())
 
 
 def _label(result: dict[str, Any]) -> str:
