@@ -18,26 +18,29 @@ def gloo(function: Callable[..., Any], *arguments: Any) -> list[Any]:
     Inside, Lightning's stock trainer (``strategy="ddp"``, ``devices=2``) finds that it has been launched.
     """
     context = multiprocessing.get_context("spawn")
-    results: Any = context.SimpleQueue()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = [
-        context.Process(target=_rank, args=(rank, port, results, function, arguments)) for rank in range(WORLD)
-    ]
+    processes, ends = [], []
+    for rank in range(WORLD):
+        end, child = context.Pipe(duplex=False)
+        processes.append(context.Process(target=_rank, args=(rank, port, child, function, arguments), daemon=True))
+        processes[-1].start()
+        child.close()  # so that the end of the process is the end of the pipe
+        ends.append(end)
+    results = []
+    for rank, end in enumerate(ends):
+        assert end.poll(120), f"rank {rank} says nothing"
+        try:
+            results.append(end.recv())
+        except EOFError:
+            raise AssertionError(f"rank {rank} ended without a result; its traceback is above") from None
     for process in processes:
-        process.start()
-    found: dict[int, Any] = {}
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0, f"a rank ended with {process.exitcode}"
-    while not results.empty():
-        rank, result = results.get()
-        found[rank] = result
-    return [found[rank] for rank in range(WORLD)]
+        process.join()
+    return results
 
 
-def _rank(rank: int, port: int, results: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _rank(rank: int, port: int, end: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
@@ -48,4 +51,4 @@ def _rank(rank: int, port: int, results: Any, function: Callable[..., Any], argu
     }
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    results.put((rank, function(rank, *arguments)))
+    end.send(function(rank, *arguments))
