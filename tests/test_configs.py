@@ -17,9 +17,17 @@ from tlkit.paths import flatten, lookup
 from tlkit.runs import read_result
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-NAMES = [path.stem for path in CONFIGS]
-NEED_A_FOLDER = ("alexnet_folder", "alexnet_imagenet")
+FOLDERS = ("", "protocols", "compute", "table2")
+"""Of experiments, below configs."""
+NAMES = [
+    str(path.relative_to(ROOT / "configs").with_suffix(""))
+    for folder in FOLDERS
+    for path in sorted((ROOT / "configs" / folder).glob("*.yaml"))
+]
+SIZES = {"10": (6, 10, 6), "25": (6, 5, 5), "50": (6, 3, 5), "100": (6, 3, 1), "250": (6, 3, 1), "500": (6, 0, 0)}
+TABLE_2 = {f"table2/alexnet_{size}": row for size, row in (SIZES | {"all": (5, 30, 0)}).items()}
+"""Layers to transfer, initial decay epochs, layers to freeze."""
+NEED_A_FOLDER = ("alexnet_folder", *TABLE_2)
 SYNSETS = ("n01440764", "n01443537", "n02119789", "n02119790")
 FASHION_FILES = {
     "train-images-idx3": 2051,
@@ -75,9 +83,9 @@ def data_of(name: str, folder: Path) -> list[str]:
     """Returns the options that give a configuration data of its kind, small and made here."""
     if name == "alexnet_folder":
         return ["--data.dataset.root", str(image_folder(folder / "images"))]
-    if name == "alexnet_imagenet":
+    if name in TABLE_2:
         return ["--data.dataset.root", str(ilsvrc2012(folder / "ilsvrc"))]
-    if name == "alexnet_fashion":
+    if name == "alexnet_fashion" or name.startswith("protocols/"):
         return ["--data.dataset", "FashionMNIST", "--data.dataset.root", str(fashion_mnist(folder / "idx"))]
     return []
 
@@ -125,7 +133,7 @@ def test_it_parses_as_two_stages_and_its_commands_too(name: str, tmp_path: Path,
     monkeypatch.chdir(ROOT)
     data = [*data_of(name, tmp_path), "--data.cache_dir", str(tmp_path / "cache")]
     for command in [["fit", "--config", f"configs/{name}.yaml"], *commands(name)]:
-        words = command[1:]
+        words = command[command.index("--config") :]
         if "PATH" in words:
             del words[words.index("PATH") - 1 : words.index("PATH") + 1]
         stage = plan(load_experiment([*words, *data]))
@@ -146,21 +154,33 @@ def test_without_its_folder_one_message_says_how_to_name_it(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_study_of_classes_has_the_settings_of_its_table(tmp_path: Path) -> None:
-    words = ["--config", str(ROOT / "configs" / "alexnet_imagenet.yaml"), *data_of("alexnet_imagenet", tmp_path)]
+@pytest.mark.parametrize("name", TABLE_2)
+def test_the_study_of_classes_has_the_settings_of_its_table(name: str, tmp_path: Path) -> None:
+    layers, initial, frozen = TABLE_2[name]
+    words = ["--config", str(ROOT / "configs" / f"{name}.yaml"), *data_of(name, tmp_path)]
     words += ["--data.validation_per_class", "1", "--data.cache_dir", str(tmp_path / "cache")]
     transfer = plan(load_experiment([*words, "--data.examples_per_class", "2"]))
     assert transfer.pretrain is not None
     for stage, callbacks in (
-        (transfer, ["LayerFreezing", "StepDecay", "StepDecay"]),
-        (transfer.pretrain, ["StepDecay"]),
+        (transfer, ["LayerFreezing", "InitialDecay", "StepDecay", "EnergyMonitor"]),
+        (transfer.pretrain, ["StepDecay", "EnergyMonitor"]),
     ):
         names = [item["class_path"].rpartition(".")[2] for item in stage.config["trainer"]["callbacks"]]
         assert names == callbacks
         assert lookup(stage.config, "model.optimizer.lr") == 0.01
-    assert lookup(transfer.config, "callbacks.LayerFreezing.layers") == 6 == transfer.layers
+    assert lookup(transfer.config, "callbacks.LayerFreezing.layers") == frozen
+    assert lookup(transfer.config, "callbacks.InitialDecay.epochs") == initial
+    assert transfer.layers == layers
     assert lookup(transfer.pretrain.config, "model.lr_scale") is None
     assert lookup(transfer.pretrain.config, "model.network.width") == 1.0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_it_costs_is_measured_in_both_stages(name: str, tmp_path: Path) -> None:
+    words = ["--config", str(ROOT / "configs" / f"{name}.yaml"), *data_of(name, tmp_path)]
+    for stage in plan(load_experiment([*words, "--data.cache_dir", str(tmp_path / "cache")])).chain():
+        names = [item["class_path"].rpartition(".")[2] for item in stage.config["trainer"]["callbacks"]]
+        assert names.count("EnergyMonitor") == 1
 
 
 def test_an_option_of_the_pretrain_changes_that_alone(tmp_path: Path) -> None:
@@ -180,7 +200,7 @@ def run(name: str, tmp_path: Path, *args: str) -> Path:
     words = ["fit", "--config", str(ROOT / "configs" / f"{name}.yaml"), *data_of(name, tmp_path), *args]
     words += ["--data.cache_dir", str(tmp_path / "cache"), "--runs", str(tmp_path / "runs")]
     assert main([*words, "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]) == 0
-    return newest(tmp_path / "runs" / name, "transfer")
+    return newest(tmp_path / "runs" / Path(name).stem, "transfer")
 
 
 SMALL = {
@@ -195,11 +215,6 @@ SMALL = {
         *("--pretrain.with.trainer.max_epochs", "1"),
     ),
     "alexnet_folder": ("--trainer.max_epochs", "2", "--pretrain.with.trainer.max_epochs", "1"),
-    "alexnet_imagenet": (
-        *("--data.validation_per_class", "2", "--data.examples_per_class", "4", "--data.num_workers", "2"),
-        *("--model.network.width", "0.25", "--model.network.fc_width", "64", "--data.memory_map_budget_gb", "0"),
-        *("--trainer.max_epochs", "12", "--pretrain.with.trainer.max_epochs", "1"),
-    ),
     "hrtem_restoration": (
         *("--data.image_size", "64", "--data.train_structures", "4", "--pretrain.with.data.train_structures", "4"),
         *("--data.validation_structures", "2", "--data.test_structures", "2", "--data.domains", "[0, 10]"),
@@ -213,6 +228,18 @@ SMALL = {
 }
 
 
+SMALL |= {name: SMALL["alexnet_fashion"] for name in NAMES if name.startswith("protocols/")}
+SMALL |= {name: SMALL["hrtem_restoration"] for name in NAMES if name.startswith("compute/")}
+SMALL |= {
+    name: (
+        *("--data.validation_per_class", "2", "--data.examples_per_class", "4", "--data.num_workers", "2"),
+        *("--model.network.width", "0.25", "--model.network.fc_width", "64", "--data.memory_map_budget_gb", "0"),
+        *("--trainer.max_epochs", "12", "--pretrain.with.trainer.max_epochs", "1"),
+    )
+    for name in TABLE_2
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_runs_from_end_to_end(name: str, tmp_path: Path) -> None:
@@ -221,7 +248,7 @@ def test_it_runs_from_end_to_end(name: str, tmp_path: Path) -> None:
     assert result["pretrain"]["layers"]
     assert any(key.startswith("test/") for key in result["metrics"])
     assert len(list(directory.parent.glob("pretrain-*/result.json"))) == 1
-    if name == "alexnet_imagenet":
+    if name == "table2/alexnet_10":
         epochs = rows(directory)
         assert [row["lr/fc8"] for row in epochs] == pytest.approx([0.01] * 10 + [0.001] * 2)
         assert [row["lr/fc7"] for row in epochs] == pytest.approx([0.001] * 12)

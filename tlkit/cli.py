@@ -20,6 +20,8 @@ train and evaluate (Lightning's options; `tlkit fit --help`):
 look:
   config     print the fully resolved experiment, all stages
   layers     print the network's layers: size, output, transferred, frozen, rate
+  lr-range   train a copy at rising learning rates: which rate to use, as numbers and a picture
+  protocol   print gradual unfreezing for the network, phase by phase, to be edited
   compare    print finished runs as one table and draw their curves
   plugins    list the callbacks that are installed, and what could not be loaded
 
@@ -35,7 +37,7 @@ options:
 """
 
 TRAINER = ("fit", "validate", "test", "predict")
-COMMANDS = (*TRAINER, "config", "layers", "compare", "plugins")
+COMMANDS = (*TRAINER, "config", "layers", "lr-range", "protocol", "compare", "plugins")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

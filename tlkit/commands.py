@@ -25,7 +25,7 @@ def run_command(command: str, args: Sequence[str]) -> int:
     """Runs a command and returns its exit code; a user's mistake is one message without a traceback."""
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
-    _set_up_messages(sys.stderr if command == "config" else sys.stdout)
+    _set_up_messages(sys.stderr if command in ("config", "protocol") else sys.stdout)
     try:
         COMMANDS[command](args)
     except UserError as error:
@@ -104,6 +104,20 @@ def layers(args: Sequence[str]) -> None:
     print_layers(plan(load_experiment(args)))
 
 
+def lr_range(args: Sequence[str]) -> None:
+    """Sweeps the learning rate of a stage and suggests one."""
+    from tlkit.lr_range_command import lr_range
+
+    lr_range(args)
+
+
+def protocol(args: Sequence[str]) -> None:
+    """Prints the YAML of a protocol for an experiment."""
+    from tlkit.protocol_command import protocol
+
+    protocol(args)
+
+
 def compare(args: Sequence[str]) -> None:
     """Prints finished runs as one table and draws their curves."""
     from tlkit.table import compare_runs
@@ -125,6 +139,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "predict": evaluate("predict"),
     "config": config,
     "layers": layers,
+    "lr-range": lr_range,
+    "protocol": protocol,
     "compare": compare,
     "plugins": plugins,
 }

@@ -1,4 +1,4 @@
-"""What a stage writes while it trains: checkpoints, one row of metrics per epoch, learning rates, seconds."""
+"""What a stage writes while it trains: checkpoints, one row of metrics per epoch, rates and momenta, seconds."""
 
 import csv
 import io
@@ -6,6 +6,7 @@ import logging
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from typing_extensions import override
 
 from tlkit.data.random import key
 from tlkit.runs import write_text
+from tlkit.schedules import momentum_of
 
 log = logging.getLogger("tlkit")
 
@@ -111,7 +113,7 @@ class Recorder(ModelCheckpoint):
         _seed(key("batch", self.seed, trainer.fit_loop.epoch_loop.total_batch_idx) % (1 << 32), pl_module.device)
         if batch_idx == 0 or trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             for logger in trainer.loggers:
-                logger.log_metrics(_rates(trainer), step=trainer.global_step)
+                logger.log_metrics(_rates(trainer) | _momenta(trainer), step=trainer.global_step)
 
     @override
     def on_train_batch_end(
@@ -167,8 +169,16 @@ def _seed(seed: int, device: torch.device) -> None:
 
 def _rates(trainer: Trainer) -> Row:
     """Returns the learning rate of each parameter group, by its name or its number."""
-    return {
-        f"lr/{group.get('name', number)}": float(group["lr"])
-        for optimizer in trainer.optimizers
-        for number, group in enumerate(optimizer.param_groups)
-    }
+    return {f"lr/{name}": float(group["lr"]) for name, group in _groups(trainer)}
+
+
+def _momenta(trainer: Trainer) -> Row:
+    """Returns the momentum (beta 1 of Adam's kin) of each parameter group that has one."""
+    momenta = {f"momentum/{name}": momentum_of(group) for name, group in _groups(trainer)}
+    return {name: momentum for name, momentum in momenta.items() if momentum is not None}
+
+
+def _groups(trainer: Trainer) -> Iterator[tuple[Any, dict[str, Any]]]:
+    for optimizer in trainer.optimizers:
+        for number, group in enumerate(optimizer.param_groups):
+            yield group.get("name", number), group

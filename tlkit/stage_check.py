@@ -43,6 +43,8 @@ def check(stage: Stage, with_data: bool = True) -> nn.Module:
         transfer(network, before.state_dict(), names)
     elif stage.checkpoint:
         transfer(network, load_weights(stage.checkpoint).network, names)
+    if isinstance(cli.model, Task) and cli.datamodule is not None:
+        cli.model.adapt(cli.datamodule)  # what it logs depends on the data
     _check_callbacks(cli)
     _check_devices(stage)
     if with_data:
@@ -87,6 +89,8 @@ def _check_devices(stage: Stage) -> None:
 
 def _check_callbacks(cli: StageCLI) -> None:
     """Asks each callback that can tell what is wrong with it, with a trainer that is built but not fitting."""
+    if isinstance(cli.model, Task) and cli.datamodule is not None:
+        cli.model.adapt(cli.datamodule)  # what a task logs depends on its data
     for callback in cli.callbacks:
         check: Callable[[Trainer, LightningModule], None] | None = getattr(callback, "check", None)
         if check is None:
@@ -94,4 +98,5 @@ def _check_callbacks(cli: StageCLI) -> None:
         try:
             check(cli.trainer, cli.model)
         except UserError as error:
-            raise UserError(f"trainer.callbacks.{type(callback).__name__}: {error}") from error
+            name = type(callback).__name__
+            raise UserError(f"trainer.callbacks.{name}: {str(error).removeprefix(f'{name}: ')}") from error

@@ -1,7 +1,5 @@
 """Freeze layers, for the whole run or a part of it."""
 
-import logging
-
 from lightning.pytorch import LightningModule, Trainer
 from typing_extensions import override
 
@@ -10,8 +8,6 @@ from tlkit.layers import LayerSpec, NormMode, network_of, select
 from tlkit_callbacks.freezing import Freezing, refuse_all_frozen
 from tlkit_callbacks.moment import Moment
 from tlkit_callbacks.updates import check_length
-
-log = logging.getLogger("tlkit")
 
 
 class LayerFreezing(Freezing):
@@ -52,34 +48,33 @@ class LayerFreezing(Freezing):
         """Whether it holds for a part of the run only."""
         return self.start is not None or self.end is not None
 
+    _names: list[str]
+    """What `freezes` returns; set when a run starts."""
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._names = self.freezes(pl_module)
+        super().setup(trainer, pl_module, stage)
+
+    @override
+    def freezes(self, pl_module: LightningModule) -> list[str]:
+        return select(network_of(pl_module), self.layers)
+
     @override
     def frozen(self, pl_module: LightningModule) -> list[str]:
-        names = select(network_of(pl_module), self.layers)
-        return names if self.start is None else []
+        weights = self.norm != "statistics"
+        return self.freezes(pl_module) if weights and (self.start is None or not self.start.value) else []
 
     @override
     def frozen_now(self, trainer: Trainer, pl_module: LightningModule) -> list[str]:
         begun = self.start is None or self.start.reached(trainer)
         ended = self.end is not None and self.end.reached(trainer)
-        return select(network_of(pl_module), self.layers) if begun and not ended else []
+        return self._names if begun and not ended else []
 
     @override
     def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().check(trainer, pl_module)
-        names = select(network_of(pl_module), self.layers)
-        refuse_all_frozen(pl_module, [(names, self.norm)], "")
+        refuse_all_frozen(pl_module, [(self.freezes(pl_module), self.norm)], "")
         for moment in (self.start, self.end):
             if moment is not None and moment.fraction is not None:
-                check_length(trainer, f"LayerFreezing, {moment}")
-
-    @override
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_fit_start(trainer, pl_module)
-        transferred: list[str] | None = getattr(pl_module, "transferred", None)
-        random = [name for name in select(network_of(pl_module), self.layers) if transferred is not None and name not in transferred]
-        if random and self.norm != "statistics":
-            log.warning(
-                "LayerFreezing freezes layers with random weights, they were not transferred: %s; "
-                "transfer at least as many layers as are frozen (pretrain.layers)",
-                ", ".join(random),
-            )
+                check_length(trainer, f"{type(self).__name__}, {moment}")

@@ -1,15 +1,16 @@
 """The bases of all learning-rate schedules."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch.optim import Optimizer
 from typing_extensions import override
 
 from tlkit.errors import UserError
+from tlkit.schedules import linear_warmup
 from tlkit_callbacks.updates import check_length, completed_updates, count_updates, total_updates
 
 
@@ -35,22 +36,36 @@ class Schedule(Callback, ABC):
     combine and none of them owns state. A schedule with a ``peak_lr`` puts that in the place of the optimizer's ``lr``;
     the ratios between groups stay.
 
+    Args:
+        warmup: updates over which the rate first rises linearly, from 1/warmup of what it would be; 0: none.
+
     Raises:
-        UserError: at the start of a run: the module configures a scheduler of torch as well, or there are two schedules
-            of different kinds that each want the whole run.
+        UserError: a negative warm-up; at the start of a run: the module configures a scheduler of torch as well, or
+            there are two schedules that each stand for the whole course of the rate.
     """
 
     exclusive: bool = False
-    """Whether it stands for the whole course of the rate, so that there can be none of another kind beside it."""
+    """Whether it stands for the whole course of the rate, so that there can be no other such schedule beside it."""
+
+    multiplies: bool = False
+    """Whether there can be others of its own kind all the same."""
+
+    uniform: bool = False
+    """Whether its factor is the same for all groups: then it is asked once per batch, not once per group."""
 
     sets_rate: bool = True
     """Whether it changes any rate at all."""
 
     warmup: int = 0
-    """Updates over which the rate first rises linearly, from 1/warmup of what it would be."""
+    """Updates over which the rate first rises linearly; see the class."""
 
     peak_lr: float | None = None
     """Takes the place of the optimizer's ``lr``."""
+
+    def __init__(self, warmup: int = 0) -> None:
+        if warmup < 0:
+            raise UserError(f"{type(self).__name__}: expected warmup to be at least 0 updates, got {warmup}")
+        self.warmup = warmup
 
     @abstractmethod
     def factor_of(self, group: Mapping[str, Any], trainer: Trainer) -> float:
@@ -69,20 +84,15 @@ class Schedule(Callback, ABC):
 
     def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuses what can be known to be wrong before anything is trained; see the class."""
-        kinds = {type(schedule).__name__ for schedule in schedules_of(trainer) if schedule.exclusive}
-        if self.exclusive and len(kinds) > 1:
+        names = [type(schedule).__name__ for schedule in schedules_of(trainer) if schedule.exclusive]
+        if self.exclusive and len(names) > 1 and not (self.multiplies and len(set(names)) == 1):
             raise UserError(
-                f"expected one schedule for the whole run, got {' and '.join(sorted(kinds))}; remove all but one"
+                f"expected one schedule for the whole run, got {' and '.join(sorted(names))}; remove all but one"
             )
-        if self.warmup < 0:
-            raise UserError(f"{type(self).__name__}: expected warmup to be at least 0 updates, got {self.warmup}")
-
-    _total: int | None = None
-    """Updates of the whole run; set when a run starts, by those that need it."""
 
     def since_restart(self, trainer: Trainer) -> tuple[int, int]:
         """Returns the updates and the epochs that lie between the last restart (or the start) and the next batch."""
-        segment = _segment(trainer)
+        segment = segment_of(trainer)
         return completed_updates(trainer) - segment.update, trainer.current_epoch - segment.epoch
 
     @override
@@ -110,22 +120,30 @@ class Schedule(Callback, ABC):
         if schedules and schedules[0] is self:
             for schedule in schedules:
                 schedule.advance(trainer, pl_module)
-            for optimizer in trainer.optimizers:
-                _set_rates(optimizer, schedules, trainer)
+            _set_rates(schedules, trainer)
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
 
 
 class Curve(Schedule, ABC):
-    """A schedule for the whole run that is a curve over its updates.
+    """A schedule for the whole run that is a curve over its updates, of which a subclass gives the shape.
+
+    Where the module optimizes by hand, its first optimizer is taken to step once in each batch.
+
+    Args:
+        warmup: updates over which the rate first rises linearly, before the curve begins; 0: none.
 
     Raises:
         UserError: at the start of a run: its number of updates cannot be known, where the curve needs it.
     """
 
     exclusive = True
+    uniform = True
 
     ends: bool = True
     """Whether the curve needs to know the number of updates."""
+
+    _total: int | None = None
+    """Updates of the whole run; set when a run starts, where the curve needs it."""
 
     @abstractmethod
     def curve(self, step: int, steps: int) -> float:
@@ -138,16 +156,16 @@ class Curve(Schedule, ABC):
 
     @override
     def factor_of(self, group: Mapping[str, Any], trainer: Trainer) -> float:
-        step, steps = self.position(trainer)
-        return self.curve(max(step - self.warmup, 0), max(steps - self.warmup, 1) if self.ends else 0)
+        return self.curve(*self.position(trainer))
 
     def position(self, trainer: Trainer) -> tuple[int, int]:
-        """Returns the number of the next update, and of all updates, of the run or since the last restart."""
-        segment = _segment(trainer)
-        step = completed_updates(trainer) - segment.update
+        """Returns the number of the next update on the curve, and of all of its updates; see `curve`."""
+        segment = segment_of(trainer)
+        step = max(completed_updates(trainer) - segment.update - self.warmup, 0)
         if self._total is None:
             return step, 0
-        steps = self._total - segment.update if segment.updates is None else segment.updates
+        end = self._total - segment.update if segment.updates is None else segment.updates
+        steps = max(end - self.warmup, 1)
         return min(step, steps - 1), steps
 
     @override
@@ -172,27 +190,27 @@ def schedules_of(trainer: Trainer) -> list[Schedule]:
     return [c for c in trainer.callbacks if isinstance(c, Schedule) and c.sets_rate]  # type: ignore[attr-defined]
 
 
-def _segment(trainer: Trainer) -> Segment:
+def segment_of(trainer: Trainer) -> Segment:
+    """Returns the part of the run that the schedules run over at present."""
     schedules = [c for c in trainer.callbacks if isinstance(c, Schedule)]  # type: ignore[attr-defined]
     return next((segment for c in schedules if (segment := c.segment(trainer)) is not None), Segment())
 
 
-def _set_rates(optimizer: Optimizer, schedules: list[Schedule], trainer: Trainer) -> None:
+def _set_rates(schedules: Sequence[Schedule], trainer: Trainer) -> None:
     peak = next((schedule.peak_lr for schedule in schedules if schedule.peak_lr is not None), None)
     momentum = next((m for schedule in schedules if (m := schedule.momentum(trainer)) is not None), None)
-    for group in optimizer.param_groups:
-        rate = group["initial_lr"] if peak is None else peak * group["initial_lr"] / optimizer.defaults["lr"]
-        for schedule in schedules:
-            rate *= schedule.factor_of(group, trainer) * _warmup(schedule, trainer)
-        group["lr"] = rate
-        if momentum is not None:
-            if "betas" in group:
-                group["betas"] = (momentum, *group["betas"][1:])
-            else:
-                group["momentum"] = momentum
-
-
-def _warmup(schedule: Schedule, trainer: Trainer) -> float:
-    if not schedule.warmup:
-        return 1.0
-    return min(1.0, (schedule.since_restart(trainer)[0] + 1) / schedule.warmup)
+    first = trainer.optimizers[0].param_groups[0]
+    shared = math.prod(schedule.factor_of(first, trainer) for schedule in schedules if schedule.uniform)
+    shared *= math.prod(
+        linear_warmup(schedule.since_restart(trainer)[0], schedule.warmup) for schedule in schedules if schedule.warmup
+    )
+    others = [schedule for schedule in schedules if not schedule.uniform]
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            rate = group["initial_lr"] if peak is None else peak * group["initial_lr"] / optimizer.defaults["lr"]
+            group["lr"] = rate * shared * math.prod(schedule.factor_of(group, trainer) for schedule in others)
+            if momentum is not None:
+                if "betas" in group:
+                    group["betas"] = (momentum, *group["betas"][1:])
+                else:
+                    group["momentum"] = momentum

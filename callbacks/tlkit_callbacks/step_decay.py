@@ -16,18 +16,23 @@ from tlkit_callbacks.schedule import Schedule
 class StepDecay(Schedule):
     """Multiplies the learning rate with ``factor`` at epoch ``start`` and every ``every`` epochs after it.
 
-    Several of them multiply. The initial decay epochs d of a transfer protocol, for one layer, beside the usual drop of
-    all layers: ``StepDecay(every=None, start=d, layers="fc8")`` and ``StepDecay(every=30)``.
+    Several of them multiply; see also `InitialDecay`.
 
     Args:
         every: epochs between drops; null: there is only the one at ``start``.
         factor: what a drop multiplies the rate with.
         start: epoch of the first drop, counted from 0 (0: before the first update); ``every`` by default.
         layers: the layers it applies to; all by default. Needs named parameter groups (`tlkit.optim`).
+        warmup: updates over which the rate first rises linearly, while the epochs count already; 0: none.
+        updates_per_epoch: counts so many updates as an epoch, whatever the data have: advice from a larger data set, which
+            names epochs, means updates; null: the epochs of the data.
 
     Raises:
-        UserError: neither ``every`` nor ``start`` is given, or one of them cannot be.
+        UserError: neither ``every`` nor ``start`` is given, or one of them cannot be; at the start of a run: a layer
+            that does not exist, or unnamed parameter groups.
     """
+
+    multiplies = True
 
     def __init__(
         self,
@@ -35,22 +40,38 @@ class StepDecay(Schedule):
         factor: float = 0.1,
         start: int | None = None,
         layers: LayerSpec | None = None,
+        warmup: int = 0,
+        updates_per_epoch: int | None = None,
     ) -> None:
+        super().__init__(warmup)
+        who = type(self).__name__
         if every is None and start is None:
-            raise UserError("StepDecay: expected `every`, `start` or both, got neither; every: 30 is the common choice")
+            raise UserError(f"{who}: expected `every`, `start` or both, got neither; every: 30 is the common choice")
         if every is not None and every < 1:
-            raise UserError(f"StepDecay: expected `every` to be at least 1 epoch, got {every}")
+            raise UserError(f"{who}: expected `every` to be at least 1 epoch, got {every}")
         if start is not None and start < 0:
-            raise UserError(f"StepDecay: expected `start` to be epoch 0 or later, got {start}")
+            raise UserError(f"{who}: expected `start` to be epoch 0 or later, got {start}")
         if factor <= 0:
-            raise UserError(f"StepDecay: expected `factor` to be larger than 0, got {factor}")
+            raise UserError(f"{who}: expected `factor` to be larger than 0, got {factor}")
+        if updates_per_epoch is not None and updates_per_epoch < 1:
+            raise UserError(f"{who}: expected `updates_per_epoch` to be at least 1, got {updates_per_epoch}")
+        if layers is not None and warmup:
+            raise UserError(f"{who}: expected a warm-up of all layers, got one of some; give it to another schedule")
         self.every = every
         self.factor = factor
         self.start = start
         self.layers = layers
+        self.updates_per_epoch = updates_per_epoch
+        self.exclusive = self.uniform = layers is None
 
     _names: frozenset[str] | None = None
     """Layers it is restricted to; set when a run starts."""
+
+    @override
+    def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().check(trainer, pl_module)
+        if self.layers is not None:
+            select(network_of(pl_module), self.layers)
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -66,4 +87,6 @@ class StepDecay(Schedule):
             return 1.0
         start = self.start if self.start is not None else self.every
         assert start is not None
-        return step_decay(self.since_restart(trainer)[1], every=self.every, factor=self.factor, start=start)
+        updates, epochs = self.since_restart(trainer)
+        epoch = epochs if self.updates_per_epoch is None else updates // self.updates_per_epoch
+        return step_decay(epoch, every=self.every, factor=self.factor, start=start)

@@ -49,25 +49,28 @@ def total_updates(trainer: Trainer, who: str) -> int:
         UserError: the run has no known end.
     """
     check_length(trainer, who)
-    epochs, batches = trainer.max_epochs, math.inf
-    if epochs != -1:
-        if trainer.train_dataloader is None:
-            trainer.fit_loop.setup_data()
-        batches = trainer.num_training_batches
-    if epochs is None or epochs == -1 or batches == math.inf:
-        if trainer.max_steps == -1:
-            raise UserError(
-                f"{who}: expected a run whose number of updates is known, got data without a length; "
-                "give trainer.max_steps, or an integer as trainer.limit_train_batches"
-            )
-        return trainer.max_steps
+    epochs, optimizers = trainer.max_epochs, len(trainer.optimizers)
+    limit = math.inf if trainer.max_steps == -1 else math.ceil(trainer.max_steps / optimizers)  # it counts all of them
+    if epochs is None or epochs == -1:
+        return int(limit)
+    if trainer.train_dataloader is None:
+        trainer.fit_loop.setup_data()
+    if trainer.num_training_batches == math.inf:
+        raise UserError(
+            f"{who}: expected a run whose number of updates is known, got data without a length; "
+            "give trainer.max_steps and no max_epochs, or an integer as trainer.limit_train_batches"
+        )
+    return int(min(updates_of_epochs(trainer, epochs), limit))
+
+
+def updates_of_epochs(trainer: Trainer, epochs: int) -> int:
+    """Returns the number of updates in the first epochs of a run whose data have a length, once it has them."""
+    batches = trainer.num_training_batches
     scheduling = [c for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler)]  # type: ignore[attr-defined]
     if scheduling:
         window = scheduling[0].get_accumulate_grad_batches
-        updates = sum(math.ceil(batches / window(epoch)) for epoch in range(epochs))
-    else:  # an epoch's last window may be partial
-        updates = math.ceil(batches / trainer.accumulate_grad_batches) * epochs
-    return updates if trainer.max_steps == -1 else min(updates, trainer.max_steps)
+        return sum(math.ceil(batches / window(epoch)) for epoch in range(epochs))
+    return math.ceil(batches / trainer.accumulate_grad_batches) * epochs  # an epoch's last window may be partial
 
 
 def check_length(trainer: Trainer, who: str) -> None:

@@ -21,8 +21,10 @@ from tlkit.paths import Config
 from tlkit.tasks.diagnosis import explain
 from tlkit.tasks.from_data import datamodule_of, statistics_of
 from tlkit.tasks.loss_meter import LossMeter
-from tlkit.tasks.meter import Meter, named
+from tlkit.tasks.meter import Meter, named, names
 from tlkit.tasks.normalisation import Normalisation, checked
+
+TRAIN_LOSS = "train/loss"
 
 
 class Task(LightningModule, ABC):
@@ -161,10 +163,18 @@ class Task(LightningModule, ABC):
     @override
     def on_train_epoch_end(self) -> None:
         """Logs the mean loss over the epoch's samples."""
-        self._flush(self._train_loss, "training loss", None)
-        mean = self._train_loss.mean(self.trainer.strategy)
+        mean = self.mean_train_loss()
         if mean is not None:
-            self._log({"train/loss": mean})
+            self._log({TRAIN_LOSS: mean})
+
+    def mean_train_loss(self) -> float | None:
+        """Returns the mean loss over the epoch's samples of all processes so far; None before the first."""
+        self._flush(self._train_loss, "training loss", None)
+        return self._train_loss.mean(self.trainer.strategy)
+
+    def logged(self) -> list[str]:
+        """Returns the names of what training and validation log, once `adapt` has seen the data."""
+        return [TRAIN_LOSS, *names("val", self.metrics())]
 
     @override
     def on_validation_epoch_start(self) -> None:
@@ -240,7 +250,7 @@ class Task(LightningModule, ABC):
     def _log(self, values: Mapping[str, float | Tensor]) -> None:
         several = self.trainer.world_size > 1
         for name, value in values.items():
-            self.log(name, value, prog_bar=name in (self.monitor, "train/loss"), sync_dist=several)
+            self.log(name, value, prog_bar=name in (self.monitor, TRAIN_LOSS), sync_dist=several)
 
     @override
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:

@@ -1,5 +1,6 @@
 """What is measured over one pass over one data loader, and how it is called."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -35,6 +36,14 @@ class Meter:
     metrics: MetricCollection
     loss: LossMeter = field(default_factory=LossMeter)
     first: First | None = None
+
+
+def names(prefix: str, metrics: MetricCollection) -> list[str]:
+    """Returns the names of the loss and of the scalar metrics as `named` has them where there is one domain."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchmetrics: nothing has been measured
+        scalars = [name for name, value in metrics.compute().items() if value.ndim == 0]
+    return [f"{prefix}/{name}" for name in ["loss", *scalars]]
 
 
 def named(prefix: str, meters: Sequence[Meter], strategy: Strategy) -> dict[str, float | Tensor]:

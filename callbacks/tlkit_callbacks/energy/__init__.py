@@ -1,0 +1,1 @@
+"""What `EnergyMonitor` measures with: devices, their counters, windows of joules, power caps."""

@@ -1,0 +1,79 @@
+"""What a trainer says about the process it runs in, and about what it trains."""
+
+import resource
+import sys
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, distributed
+
+from tlkit.recorder import Recorder
+
+
+def cuda_index(trainer: Trainer) -> int | None:
+    """Returns the number of the NVIDIA GPU that this process trains on, as CUDA counts; None: it trains elsewhere."""
+    device = trainer.strategy.root_device
+    return (device.index or 0) if device.type == "cuda" and torch.version.hip is None else None
+
+
+def synchronize(trainer: Trainer) -> None:
+    """Waits until the accelerator has done what it was given."""
+    device = trainer.strategy.root_device
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def peak_bytes(trainer: Trainer) -> int:
+    """Returns the most memory in use, in bytes: on the accelerator since `reset_peak`, else of the process so far."""
+    device = trainer.strategy.root_device
+    module = torch.get_device_module(device)
+    if hasattr(module, "max_memory_allocated"):
+        return int(module.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def reset_peak(trainer: Trainer) -> None:
+    """Lets the peak of the accelerator's memory start again; that of a process cannot."""
+    device = trainer.strategy.root_device
+    module = torch.get_device_module(device)
+    if hasattr(module, "reset_peak_memory_stats"):
+        module.reset_peak_memory_stats(device)
+
+
+def stage_of(trainer: Trainer) -> str:
+    """Returns ``pretrain`` or ``transfer``; ``fit`` where tlkit runs no stage."""
+    stages = (c.stage["stage"] for c in trainer.callbacks if isinstance(c, Recorder))  # type: ignore[attr-defined]
+    return next(stages, "fit")
+
+
+def phase_of(trainer: Trainer) -> int | None:
+    """Returns the phase of the first callback that has phases."""
+    phases = (getattr(callback, "phase", None) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    return next((phase for phase in phases if isinstance(phase, int)), None)
+
+
+def frozen_fraction(pl_module: LightningModule) -> float:
+    """Returns the fraction of the parameters that do not train."""
+    sizes = [(p.numel(), p.requires_grad) for p in pl_module.parameters()]
+    return sum(size for size, trains in sizes if not trains) / max(1, sum(size for size, _ in sizes))
+
+
+def samples_in(batch: Any) -> int:
+    """Returns the first dimension of the first tensor found in a batch; 0 if there is none."""
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.ndim else 0
+    if isinstance(batch, dict):
+        batch = batch.values()
+    elif not isinstance(batch, (list, tuple)):
+        return 0
+    return next(filter(None, map(samples_in, batch)), 0)
+
+
+def gather(trainer: Trainer, mine: Any) -> list[Any]:
+    """Returns what each rank passes in, in order; after an error, which the others may not know of, only the own."""
+    if trainer.interrupted or not (distributed.is_available() and distributed.is_initialized()):
+        return [mine]
+    everyone: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(everyone, mine)
+    return everyone

@@ -1,0 +1,1 @@
+"""Studies: what a table of runs says, and how sure it is."""

@@ -1,0 +1,135 @@
+"""The report of a study: one HTML page that opens from disk, its figures as PNG and PDF, its numbers as CSV.
+
+`report_table` serves a table from elsewhere; `write_report` is what it and the study's own table have in common.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+from markupsafe import Markup
+
+import tlkit
+from tlkit.errors import UserError
+from tlkit.study.report import (
+    answer,
+    comparison,
+    costs,
+    distributions,
+    domains,
+    drawing,
+    explore,
+    main_effects,
+    protocols,
+    training,
+    writing,
+)
+from tlkit.study.report.mapping import TableMapping
+from tlkit.study.report.mapping_file import read_mapping
+from tlkit.study.report.statistics import compared
+from tlkit.study.report.tidy import prepare, read_table
+
+CURVES = ("run", "epoch", "value")
+
+
+def report_table(table: Path, mapping: Path, out: Path, command: str) -> tuple[Path, tuple[str, ...]]:
+    """Writes the report on a table from elsewhere.
+
+    Args:
+        table: CSV or Parquet, one row per run.
+        mapping: YAML, see `tlkit.study.report.mapping.TableMapping`.
+        out: a new directory, or one with an earlier report.
+        command: that makes the report again; printed on the page.
+
+    Returns:
+        The page, and what was left out of it, one sentence each.
+
+    Raises:
+        UserError: what is wrong with the table, everything that is wrong with the mapping, `out` holds other files.
+    """
+    writing.check_out(out)
+    frame = read_table(table)
+    meaning = read_mapping(mapping, list(frame))
+    curves = read_curves(meaning.curves) if meaning.curves else None
+    return write_report(frame, meaning, out, title=table.stem, command=command, curves=curves)
+
+
+def read_curves(path: Path) -> pd.DataFrame:
+    """Reads training curves: columns run, epoch and value.
+
+    Raises:
+        UserError: it cannot be read, or a column is missing or holds no numbers.
+    """
+    curves = read_table(path)
+    absent = [name for name in CURVES if name not in curves]
+    if absent:
+        raise UserError(f"{path}: expected the columns {', '.join(CURVES)}, got {', '.join(curves)}")
+    for name in ("epoch", "value"):
+        curves[name] = pd.to_numeric(curves[name], errors="coerce")
+    return curves[list(CURVES)]
+
+
+def write_report(
+    table: pd.DataFrame,
+    mapping: TableMapping,
+    out: Path,
+    *,
+    title: str,
+    command: str,
+    curves: pd.DataFrame | None = None,
+) -> tuple[Path, tuple[str, ...]]:
+    """Writes the report on a table of runs.
+
+    Args:
+        table: one row per run; numbers, or text as in a CSV.
+        mapping: what its columns mean.
+        out: directory of the report.
+        title: of the page.
+        command: that makes the report again.
+        curves: columns run, epoch, value: the metric of each run per epoch.
+
+    Returns:
+        The page, and what was left out of it, one sentence each.
+
+    Raises:
+        UserError: nothing is left to report on; `out` holds other files.
+    """
+    writing.check_out(out)
+    runs = prepare(table, mapping)
+    chosen = compared(runs)
+    with drawing.style():
+        sections = [
+            comparison.comparison(chosen),
+            main_effects.main_effects(runs, chosen),
+            main_effects.interactions(runs),
+            distributions.distributions(runs),
+            distributions.tails(runs),
+            comparison.best(chosen),
+            protocols.over_factors(chosen),
+            protocols.protocols(chosen),
+            protocols.overfitting(chosen),
+            domains.domain_matrix(chosen),
+            domains.forgetting(chosen),
+            costs.compute(runs),
+            costs.front(runs),
+            costs.scaling(runs),
+            training.training_curves(runs, curves),
+            training.best_epoch(runs),
+        ]
+    by_size = answer.by_size(chosen)
+    page = writing.write(
+        out,
+        sections,
+        [explore.runs_table(runs), *([by_size] if by_size else [])],
+        {
+            "title": title,
+            "goal": mapping.goal,
+            "answer": answer.answer(chosen, by_size),
+            "by_size": by_size,
+            "caveats": answer.caveats(runs, chosen),
+            "command": command,
+            "runs": runs,
+            "data": Markup(explore.page_data(runs, answer.most_important(runs)[:2])),
+            "version": tlkit.__version__,
+        },
+    )
+    return page, runs.remarks

@@ -1,0 +1,178 @@
+"""What it costs: seconds, joules and memory per epoch, the metric against cost with the Pareto front, scaling."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tlkit.study.report import drawing
+from tlkit.study.report.main_effects import draw_lines, interval_text
+from tlkit.study.report.section import Drawn, LeftOut, Section, Shown, capital
+from tlkit.study.report.statistics import pareto, summary
+from tlkit.study.report.tidy import Factor, Runs
+
+GIB = 2.0**30
+UNITS = {"seconds": "seconds", "joules": "joules", "memory": "peak memory (GiB)"}
+DASHES = ("-", "--", ":", "-.")
+
+
+def compute(runs: Runs) -> Section | LeftOut:
+    """Returns seconds, joules and memory per epoch, by freeze strategy, precision, cap and batch size."""
+    title = "What an epoch costs"
+    quantities = [name for name in UNITS if name in runs.frame]
+    ways = [factor for name in ("batch_size", "freeze", "cap", "precision") if (factor := runs.role(name))]
+    if not quantities or not ways:
+        return LeftOut(
+            title, "it needs a column `seconds`, `joules` or `memory`, and a factor in the role `freeze`, `precision`, "
+            "`cap` or `batch_size`",
+        )  # fmt: skip
+    per_epoch = "epochs" in runs.frame
+    frame = runs.frame.copy()
+    for name in quantities:
+        divisor = GIB if name == "memory" else frame["epochs"] if per_epoch else 1
+        frame[name] = frame[name] / divisor
+    marked = runs.with_frame(frame)
+    each = "an epoch" if per_epoch else "a whole run; there is no column `epochs` to divide by"
+    text = [f"Seconds and joules of {each}; mean. {interval_text(runs)}"]
+    absent = [name for name in UNITS if name not in quantities]
+    if absent:
+        text.append(f"Left out, there is no such column: {', '.join(absent)}.")
+    tables = []
+    for name in quantities:
+        table = summary(marked, [factor.key for factor in ways], name)
+        table.insert(0, "quantity", UNITS[name] + (" per epoch" if per_epoch and name != "memory" else ""))
+        tables.append(table.rename(columns={factor.key: factor.label for factor in ways}))
+    everything = pd.concat(tables, ignore_index=True)
+    headings = {name: name for name in everything.columns if name != "replicates"}
+    figure = _draw_compute(marked, quantities, ways, per_epoch)
+    drawn = Drawn("compute", f"By {', '.join(factor.label for factor in ways)}.", figure)
+    return Section(title, text, [drawn], [Shown("compute", "", everything, headings, rows=60)])
+
+
+def _draw_compute(runs: Runs, quantities: list[str], ways: list[Factor], per_epoch: bool) -> Figure:
+    """Draws one row of panels per quantity, one column per precision, over the batch size or what else there is."""
+    precision = runs.role("precision") if len(ways) > 1 else None
+    rest = [factor for factor in ways if factor != precision]
+    x = rest[0]
+    colour = next((f for f in rest if f != x and f == runs.role("freeze")), None) or next(iter(rest[1:]), None)
+    dash = next((f for f in rest if f not in (x, colour)), None)
+    names = list(precision.levels) if precision else [None]
+    # one quantity per column, unless precision takes the columns
+    columns = len(names) if precision else min(3, len(quantities))
+    figure, axes = drawing.panels(
+        len(names) * len(quantities), columns=columns, height=2.9, sharey="row" if precision else False
+    )
+    for place, panel in enumerate(axes):
+        quantity, level = quantities[place // len(names)], names[place % len(names)]
+        part = runs.frame[runs.frame[precision.key] == level] if precision else runs.frame
+        last = place % columns == columns - 1 or place == len(axes) - 1
+        _draw_cost(panel, runs.with_frame(part), x, colour, dash, quantity, last)
+        unit = UNITS[quantity] + (" per epoch" if per_epoch and quantity != "memory" else "")
+        panel.set_ylabel(unit)
+        panel.set_title(drawing.short(f"{precision.label}: {level}", 50) if precision else "")
+    drawing.from_zero(axes)
+    return figure
+
+
+def _draw_cost(
+    panel: Axes, runs: Runs, x: Factor, colour: Factor | None, dash: Factor | None, quantity: str, named: bool
+) -> None:
+    keys = [factor for factor in (x, colour, dash) if factor]
+    table = summary(runs, [factor.key for factor in keys], quantity)
+    drawing.level_axis(panel, x)
+    handles, names = [], []
+    shades = drawing.colours(colour) if colour else {None: drawing.OKABE_ITO[0]}
+    for level, shade in shades.items():
+        for place, style in enumerate(dash.levels if dash else [None]):
+            part = table if level is None or colour is None else table[table[colour.key] == level]
+            part = part if dash is None else part[part[dash.key] == style]
+            if part.empty:
+                continue
+            line = "" if not x.numeric else DASHES[place % len(DASHES)]
+            look: dict[str, Any] = {"linestyle": line, "color": shade, "marker": "os^D"[place % 4], "markersize": 5}
+            handles.append(drawing.with_intervals(panel, part, x, **look))
+            names.append(", ".join(str(word) for word in (level, style) if word is not None))
+    if named and colour:
+        drawing.legend(panel, handles, names, colour.label + (f", {dash.label}" if dash else ""))
+
+
+def front(runs: Runs) -> Section | LeftOut:
+    """Returns the metric against joules (else seconds), every configuration, with the Pareto front."""
+    cost = next((name for name in ("joules", "seconds") if name in runs.frame), None)
+    title = "Metric against cost"
+    if cost is None or not runs.factors:
+        return LeftOut(title, "it needs a column `joules` or `seconds`")
+    keys = [factor.key for factor in runs.factors]
+    table = runs.frame.dropna(subset=[cost]).groupby(keys, observed=True)[["y", cost]].mean().reset_index()
+    if table.empty:
+        return LeftOut(title, f"column `{cost}` is empty")
+    table["on_front"] = pareto(table[cost], table["y"], runs.lower)
+    figure, (axes,) = drawing.panels(1, height=4.0)
+    chosen = table[table["on_front"]].sort_values(cost)
+    colour = runs.role("freeze") or runs.role("protocol")
+    if colour:
+        shades, handles = drawing.colours(colour), []
+        for level in colour.levels:
+            part = table[table[colour.key] == level]
+            handles += axes.plot(
+                part[cost], part["y"], ".", color=shades[level], markersize=4, rasterized=True, alpha=0.6
+            )
+        drawing.legend(axes, handles, colour.levels, colour.label)
+    else:
+        axes.plot(table[cost], table["y"], ".", color=drawing.GREY, markersize=4, rasterized=True)
+    axes.plot(chosen[cost], chosen["y"], "-o", color="black", markersize=4, linewidth=1, drawstyle="steps-post")
+    axes.set(xlabel=f"{UNITS[cost]} per run", ylabel=drawing.better(runs))
+    text = ["Each point is a configuration, its mean over replicates. Black: the Pareto front, beaten by none in both."]
+    if cost == "seconds":
+        text.append("There is no column `joules`: seconds stand for the cost.")
+    names = {f.key: f.label for f in runs.factors} | {"y": runs.metric, cost: UNITS[cost]}
+    shown = chosen.rename(columns=names)
+    headings = {name: name for name in shown.columns if name != "on_front"}
+    tables = [
+        Shown("pareto", "The front, cheapest first.", shown, headings, rows=15),
+        Shown("metric_and_cost", "", table.rename(columns=names), rows=0),
+    ]
+    return Section(title, text, [Drawn("pareto", capital(f"{runs.metric} against {UNITS[cost]}."), figure)], tables)
+
+
+def scaling(runs: Runs) -> Section | LeftOut:
+    """Returns execution time, scaling efficiency and utilisation over workers × threads."""
+    title = "Scaling"
+    workers, threads = runs.role("workers"), runs.role("threads")
+    if "wall_seconds" not in runs.frame or workers is None or not workers.numeric:
+        return LeftOut(title, "it needs a column `wall_seconds` and the role `workers`, a factor of numbers")
+    keys = [factor for factor in (workers, threads) if factor]
+    table = summary(runs, [factor.key for factor in keys], "wall_seconds").drop(columns=["n", "replicates"])
+    units = np.prod([table[factor.key].astype(str).astype(float) for factor in keys], axis=0)
+    first = int(np.argmin(units))
+    table["speed_up"] = table["mean"].iloc[first] / table["mean"]
+    table["efficiency"] = table["speed_up"] * units[first] / units
+    if "utilisation" in runs.frame:
+        used = summary(runs, [factor.key for factor in keys], "utilisation")
+        table["utilisation"] = used["mean"]
+    shown = [name for name in ("efficiency", "utilisation") if name in table]
+    figure, axes = drawing.panels(1 + len(shown), height=3.2)
+    axes[0].set_ylabel("execution time (s)")
+    if threads:
+        draw_lines(axes[0], runs, workers, threads, "wall_seconds")
+    else:
+        drawing.level_axis(axes[0], workers)
+        drawing.with_intervals(axes[0], table, workers)
+    for panel, name in zip(axes[1:], shown, strict=True):
+        drawing.level_axis(panel, workers)
+        for level in threads.levels if threads else [None]:
+            part = table if threads is None else table[table[threads.key] == level]
+            colour = drawing.colours(threads)[level] if threads and level else drawing.OKABE_ITO[0]
+            drawing.with_intervals(panel, part.assign(low=np.nan), workers, value=name, color=colour)
+        panel.axhline(1, color=drawing.GREY, linewidth=0.8)
+        panel.set_ylabel(name)
+    drawing.from_zero(axes)
+    text = [
+        "Efficiency: speed-up against the smallest setting, over how many times more workers × threads were used; 1 is "
+        f"perfect. {interval_text(runs)}"
+    ]
+    table = table.rename(columns={f.key: f.label for f in keys} | {"mean": "wall_seconds"})
+    headings = {name: name.replace("_", " ") for name in table.columns if name != "median"}
+    return Section(title, text, [Drawn("scaling", "Over workers.", figure)], [Shown("scaling", "", table, headings)])

@@ -1,0 +1,66 @@
+"""The runs as data for the page's own view: columns instead of rows, levels as numbers."""
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from tlkit.study.report.section import Shown
+from tlkit.study.report.tidy import Runs
+
+GIB = 2.0**30
+
+EXTRA = {
+    "seconds": "seconds", "joules": "joules", "memory": "peak memory (GiB)", "train_loss": "training loss",
+    "val_loss": "validation loss", "best_epoch_fraction": "best epoch / epochs",
+}  # fmt: skip
+
+
+def page_data(runs: Runs, shown_first: list[str]) -> str:
+    """Returns the JSON that the page's script reads; nothing in it can end the script element that holds it.
+
+    Args:
+        runs: all of them.
+        shown_first: keys of the factors along x and of the lines when the page opens.
+    """
+    frame = runs.frame
+    data = {
+        "metric": runs.metric,
+        "lower": runs.lower,
+        "factors": [
+            {
+                "label": factor.label,
+                "levels": factor.levels,
+                "numeric": factor.numeric,
+                "codes": frame[factor.key].cat.codes.tolist(),
+            }
+            for factor in runs.factors
+        ],
+        "first": [place for key in shown_first for place, f in enumerate(runs.factors) if f.key == key],
+        "y": frame["y"].tolist(),
+        "replicate": frame["r"].tolist() if "r" in frame else None,
+        "replicateLabel": runs.mapping.replicate,
+        "columns": [
+            {"label": EXTRA[role], "values": _numbers(frame[role] / (GIB if role == "memory" else 1))}
+            for role in EXTRA
+            if role in frame
+        ],
+        "run": frame["run"].tolist() if "run" in frame else None,
+    }
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _numbers(column: pd.Series) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in column]
+
+
+def runs_table(runs: Runs) -> Shown:
+    """Returns all runs as the page's table has them."""
+    names = {factor.key: factor.column for factor in runs.factors} | {"y": runs.mapping.metric}
+    if runs.mapping.replicate and "r" in runs.frame:
+        names["r"] = runs.mapping.replicate
+    extra = [name for name in (*EXTRA, "run") if name in runs.frame]
+    taken = set(names.values())
+    table = runs.frame[[*names, *extra]].rename(columns={name: f"{name} (role)" for name in extra if name in taken})
+    return Shown("runs", "All runs that the report is about.", table.rename(columns=names), rows=0)

@@ -1,0 +1,179 @@
+"""Which factors matter: means and medians per level with intervals, shares of variance, two-way interactions."""
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tlkit.study.report import drawing
+from tlkit.study.report.section import Drawn, LeftOut, Section, Shown, capital, percent
+from tlkit.study.report.statistics import effects, interaction_shares, main_shares, summary, varies
+from tlkit.study.report.tidy import Factor, Runs
+
+STRONGEST = 3  # interactions that are drawn
+
+
+def main_effects(runs: Runs, chosen: Runs) -> Section | LeftOut:
+    """Returns the main effects.
+
+    Args:
+        runs: all runs; nuisance factors are described by them.
+        chosen: those at the best nuisance setting; the other factors are described by these.
+    """
+    if not runs.factors:
+        return LeftOut("Main effects", "no factor has two levels")
+    table = effects(chosen)
+    nuisance = [factor.column for factor in runs.factors if factor not in chosen.factors]
+    if nuisance:
+        everything = effects(runs)
+        table = pd.concat([table, everything[everything["factor"].isin(nuisance)]], ignore_index=True)
+    text = [
+        "Each point is the mean over all other factors, with its 95 % interval; the tick is the median. "
+        + interval_text(chosen),
+        "Share of variance: η² = sum of squares of the factor (type II, main effects) over the sum about the mean.",
+    ]
+    if nuisance:
+        text.append(f"{', '.join(nuisance)}: nuisance; the other factors are shown at its best setting each.")
+    if not varies(runs):
+        text.append("The metric has the same value in every run: there is no variance to share.")
+    untold = table.loc[table["eta_squared"].isna(), "label"].unique()
+    if len(untold) and varies(runs):
+        text.append(
+            f"Shares left out: {', '.join(untold)} cannot be told from the other factors, which change with them."
+        )
+    headings = {
+        "label": "factor", "eta_squared": "share of variance η²", "level": "level", "n": "runs",
+        "no_value": "no value", "median": "median", "mean": "mean", "low": "95 % low", "high": "95 % high",
+        "replicates": "replicates",
+    }  # fmt: skip
+    if not table["no_value"].any():
+        del headings["no_value"]
+    caption = capital(f"{runs.metric} per level of each factor.")
+    drawn = Drawn("main_effects", caption, draw_effects(runs, table))
+    return Section("Main effects", text, [drawn], [Shown("effects", caption, table, headings)])
+
+
+def interval_text(runs: Runs) -> str:
+    """Returns what the intervals of a report are taken over."""
+    if runs.replicated:
+        count = runs.frame["r"].nunique()
+        return f"Intervals are Student's t over the means of {count} replicates ({runs.mapping.replicate})."
+    return "Intervals are Student's t over runs: they do not reflect replication."
+
+
+def draw_effects(runs: Runs, table: pd.DataFrame) -> Figure:
+    """Draws one panel per factor, all with the same scale.
+
+    Args:
+        runs: for the factors.
+        table: see `statistics.effects`.
+    """
+    figure, axes = drawing.panels(len(runs.factors), sharey=True)
+    for panel, factor in zip(axes, runs.factors, strict=True):
+        rows = table[table["factor"] == factor.column].rename(columns={"level": factor.key})
+        drawing.level_axis(panel, factor)
+        drawing.with_intervals(panel, rows, factor, color=drawing.OKABE_ITO[0])
+        at = [factor.levels.index(level) for level in rows[factor.key]]
+        panel.plot(at, rows["median"], "_", color=drawing.OKABE_ITO[1], markersize=11, markeredgewidth=1.6)
+        share = rows["eta_squared"].iloc[0]
+        panel.set_title(f"{drawing.short(factor.label)}: η² {percent(share)}" if share == share else factor.label)
+    figure.supylabel(drawing.better(runs, 70), fontsize=9)
+    return figure
+
+
+def interactions(runs: Runs) -> Section | LeftOut:
+    """Returns the two-way interactions: all shares, the cells of each, and pictures of the strongest."""
+    title = "Interactions"
+    if len(runs.factors) < 2:
+        return LeftOut(title, "there are fewer than two factors with two levels")
+    names = {factor.key: factor for factor in runs.factors}
+    strengths = interaction_shares(runs)
+    labels = strengths[["a", "b"]].map(lambda key: names[key].label)
+    shares = pd.DataFrame({"factor_a": labels["a"], "factor_b": labels["b"], "eta_squared": strengths["eta_squared"]})
+    text = [
+        "Does the effect of one factor depend on another? η² of each pair, beyond both main effects; each is added "
+        "alone to all main effects.",
+        f"At most the {STRONGEST} strongest are drawn. Lines that are parallel mean no interaction.",
+    ]
+    untold = shares[shares["eta_squared"].isna()]
+    if len(untold) and varies(runs):
+        pairs = "; ".join(f"{a} × {b}" for a, b in zip(untold["factor_a"], untold["factor_b"], strict=True))
+        text.append(f"Left out, no combination of levels is left to tell them from the main effects: {pairs}.")
+    strongest = strengths.dropna().head(STRONGEST)
+    pairs_drawn = [_in_order(names[a], names[b]) for a, b in zip(strongest["a"], strongest["b"], strict=True)]
+    figures = [Drawn("shares", "Shares of variance of factors and pairs.", _draw_shares(runs, shares))]
+    if pairs_drawn:
+        figures.append(Drawn("interactions", "Means with intervals per pair of levels.", _draw(runs, pairs_drawn)))
+    cells = pd.concat([_cells(runs, a, b) for a, b in combinations(runs.factors, 2)], ignore_index=True)
+    tables = [
+        Shown(
+            "interactions", "All pairs, strongest first.", shares,
+            {"factor_a": "factor", "factor_b": "and", "eta_squared": "share of variance η²"},
+        ),
+        Shown("interaction_cells", "", cells, rows=0),
+    ]  # fmt: skip
+    return Section(title, text, figures, tables)
+
+
+def _in_order(a: Factor, b: Factor) -> tuple[Factor, Factor]:
+    """Returns the factor along x, with more levels, and that of the lines."""
+    return (a, b) if len(a.levels) >= len(b.levels) else (b, a)
+
+
+def _cells(runs: Runs, a: Factor, b: Factor) -> pd.DataFrame:
+    table = summary(runs, [a.key, b.key]).rename(columns={a.key: "level_a", b.key: "level_b"})
+    table.insert(0, "factor_a", a.label)
+    table.insert(1, "factor_b", b.label)
+    return table
+
+
+def _draw_shares(runs: Runs, pairs: pd.DataFrame) -> Figure:
+    main = main_shares(runs)
+    bars = [(factor.label, main[factor.key], drawing.OKABE_ITO[0]) for factor in runs.factors]
+    strongest = pairs.dropna().head(8)
+    bars += [
+        (f"{drawing.short(a, 20)} × {drawing.short(b, 20)}", share, drawing.OKABE_ITO[4])
+        for a, b, share in strongest.itertuples(index=False)
+    ]
+    bars = sorted(((name, share, colour) for name, share, colour in bars if share == share), key=lambda bar: bar[1])
+    figure, (axes,) = drawing.panels(1, height=0.9 + 0.24 * len(bars))
+    at = np.arange(len(bars))
+    axes.barh(at, [100 * share for _, share, _ in bars], color=[colour for *_, colour in bars], height=0.7)
+    for y, (_, share, _) in zip(at, bars, strict=True):
+        axes.annotate(percent(share), (100 * share, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.set_yticks(at, [drawing.short(name, 44) for name, *_ in bars])
+    axes.set(xlabel="share of variance η² (%)", title="factors (blue) and pairs beyond them (orange)")
+    axes.margins(x=0.12)
+    axes.grid(False, axis="y")
+    return figure
+
+
+def _draw(runs: Runs, pairs: list[tuple[Factor, Factor]]) -> Figure:
+    figure, axes = drawing.panels(len(pairs), columns=2, height=3.4)
+    for panel, (x, lines) in zip(axes, pairs, strict=True):
+        draw_lines(panel, runs, x, lines)
+        panel.set_ylabel(drawing.better(runs))
+    return figure
+
+
+def draw_lines(panel: Axes, runs: Runs, x: Factor, lines: Factor, column: str = "y") -> None:
+    """Draws the mean with its interval over one factor, one line per level of another.
+
+    Args:
+        panel: where.
+        runs: what is averaged.
+        x: the factor along x.
+        lines: the other.
+        column: what is averaged.
+    """
+    drawing.level_axis(panel, x, room=44)
+    table = summary(runs, [x.key, lines.key], column)
+    shades, handles, seen = drawing.colours(lines), [], []
+    for level, shift in zip(lines.levels, drawing.shifts(len(lines.levels)), strict=True):
+        part = table[table[lines.key] == level]
+        if len(part):
+            handles.append(drawing.with_intervals(panel, part, x, shift=shift, color=shades[level]))
+            seen.append(level)
+    drawing.legend(panel, handles, seen, lines.label)

@@ -1,0 +1,74 @@
+"""What the columns of a table mean: the mapping that a report is made with."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+FACTOR_ROLES = {
+    "size": "size of the target data set; one line each",
+    "over": "one or several factors drawn along x: layers transferred, layers frozen, decay epochs",
+    "panel": "one panel per level beside each other, for the figures over `over`",
+    "protocol": "best, common, none: one line each over `size`",
+    "source": "domain that a network was pretrained on",
+    "target": "domain that it was transferred to",
+    "freeze": "what is frozen; one colour each in the compute figure",
+    "precision": "arithmetic; one panel each in the compute figure",
+    "cap": "power cap; one line style each in the compute figure",
+    "batch_size": "images per update; along x in the compute figure",
+    "workers": "concurrent runs",
+    "threads": "threads per run",
+}
+NUMBER_ROLES = {
+    "before": "metric on the target domain before the transfer",
+    "source_before": "metric on the source domain before the transfer",
+    "source_after": "metric on the source domain after the transfer",
+    "train_loss": "training loss of the selected checkpoint",
+    "val_loss": "validation loss of the selected checkpoint",
+    "epochs": "epochs of the run; seconds and joules are divided by it",
+    "seconds": "duration of the run, s",
+    "joules": "energy of the run, J",
+    "memory": "peak memory, bytes",
+    "wall_seconds": "duration of the whole at this number of workers and threads, s",
+    "utilisation": "fraction of the time that the workers were busy, 0 to 1",
+    "best_epoch_fraction": "epoch of the best value over epochs of the run, 0 to 1",
+}
+ROLES = FACTOR_ROLES | NUMBER_ROLES | {"run": "name of the run, as in the file of training curves"}
+
+
+@dataclass(frozen=True)
+class TableMapping:
+    """What the columns of a table mean.
+
+    Attributes:
+        metric: column of the value that runs are compared by.
+        mode: whether less or more of it is better.
+        factors: column -> label (with the unit) of what was varied.
+        metric_label: name of the metric on axes, with its unit; empty: the column's name.
+        replicate: column of what was repeated for its own sake (seed, split); None: nothing was.
+        where: rows that the report is about, see `tlkit.study.expression`; None: all.
+        goal: the question, one sentence.
+        answer: factor that the question is about; None: the one with the largest share of variance.
+        nuisance: factors to be set as well as possible before the others are compared.
+        pairs: pairs of factors whose distributions are drawn as small multiples; empty: the strongest interaction.
+        threshold: value of the metric beyond which a model is unacceptable; None: that of the worst quarter of all.
+        fixed: name -> value of what was not varied; the caveats.
+        columns: role -> column, see `ROLES`; ``over`` has several.
+        curves: CSV or Parquet with columns run, epoch, value: the training curves.
+        missing: what the mapping names and the table does not have, one sentence each.
+    """
+
+    metric: str
+    mode: Literal["min", "max"]
+    factors: dict[str, str]
+    metric_label: str = ""
+    replicate: str | None = None
+    where: str | None = None
+    goal: str = ""
+    answer: str | None = None
+    nuisance: tuple[str, ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
+    threshold: float | None = None
+    fixed: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    curves: Path | None = None
+    missing: tuple[str, ...] = ()

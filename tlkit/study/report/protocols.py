@@ -1,0 +1,99 @@
+"""The metric over what a protocol sets, one line per target size; protocols against each other; overfitting."""
+
+import pandas as pd
+
+from tlkit.study.report import drawing
+from tlkit.study.report.main_effects import draw_lines, interval_text
+from tlkit.study.report.section import Drawn, LeftOut, Section, Shown
+from tlkit.study.report.statistics import summary
+from tlkit.study.report.tidy import Factor, Runs
+
+
+def over_factors(runs: Runs) -> Section | LeftOut:
+    """Returns the metric over layers transferred, frozen, decay epochs, …: one line per target size."""
+    title = "Over what was set, by target size"
+    size, over = runs.role("size"), [factor for factor in runs.roles("over") if factor != runs.role("size")]
+    if not over or size is None:
+        return LeftOut(title, "it needs the roles `over` and `size`, factors with two levels or more each")
+    panel = runs.role("panel")
+    figures, tables = [], []
+    for x in over:
+        split = panel if panel not in (None, x, size) else None
+        levels: list[str | None] = list(split.levels) if split else [None]
+        figure, axes = drawing.panels(len(levels), columns=2, height=3.6, sharey=True)
+        for axis, level in zip(axes, levels, strict=True):
+            part = runs.with_frame(runs.frame[runs.frame[split.key] == level]) if split and level else runs
+            draw_lines(axis, part, x, size)
+            axis.set_ylabel(drawing.better(runs))
+            if split:
+                axis.set_title(drawing.short(f"{split.label}: {level}", 60))
+        keys = [x, size, *([split] if split else [])]
+        figures.append(Drawn(f"over_{x.key}", f"{x.label}: one line per {size.label}.", figure))
+        tables.append(Shown(f"over_{x.key}", "", _named(summary(runs, [f.key for f in keys]), keys), rows=0))
+    names = [factor.label for factor in runs.factors if factor not in (*over, size, panel)]
+    rest = f" over {', '.join(names)}" if names else ""
+    text = [f"Mean {runs.metric}{rest}. {interval_text(runs)}"]
+    return Section(title, text, figures, tables)
+
+
+def protocols(runs: Runs) -> Section | LeftOut:
+    """Returns best against common against none, over the target size."""
+    size, protocol = runs.role("size"), runs.role("protocol")
+    if size is None or protocol is None:
+        return LeftOut("Protocols against each other", "it needs the roles `protocol` and `size`, factors each")
+    figure, axes = drawing.panels(1, height=3.6)
+    draw_lines(axes[0], runs, size, protocol)
+    axes[0].set_ylabel(drawing.better(runs))
+    table = _named(summary(runs, [protocol.key, size.key]), [protocol, size])
+    headings = {name: name for name in table.columns if name != "replicates"}
+    drawn = Drawn("protocols", f"One line per {protocol.label}.", figure)
+    return Section(
+        "Protocols against each other", [interval_text(runs)], [drawn], [Shown("protocols", "", table, headings)]
+    )
+
+
+def overfitting(runs: Runs) -> Section | LeftOut:
+    """Returns training and validation loss and their difference, by the first `over` factor and the size."""
+    rows = next(iter(runs.roles("over")), None)
+    if not {"train_loss", "val_loss"} <= set(runs.frame) or rows is None:
+        return LeftOut(
+            "Overfitting", "it needs the columns `train_loss` and `val_loss`, and a factor in the role `over`"
+        )
+    size = runs.role("size")
+    size = None if size == rows else size
+    frame = runs.frame.assign(difference=runs.frame["val_loss"] - runs.frame["train_loss"])
+    marked = runs.with_frame(frame)
+    parts = []
+    for column in ("train_loss", "val_loss", "difference"):
+        means = summary(marked, [rows.key], column).set_index(rows.key)
+        part = pd.DataFrame({rows.label: means.index.astype(str), "loss": column.replace("_", " ")})
+        if size:
+            cells = summary(marked, [rows.key, size.key], column).pivot(index=rows.key, columns=size.key, values="mean")
+            for level in cells:
+                part[str(level)] = cells[level].reindex(means.index).to_numpy()
+        part["mean"], part["low"], part["high"] = (means[name].to_numpy() for name in ("mean", "low", "high"))
+        parts.append(part)
+    order = {level: place for place, level in enumerate(rows.levels)}
+    table = pd.concat(parts).sort_values(rows.label, key=lambda c: c.map(order), kind="stable", ignore_index=True)
+    headings = {name: name for name in table.columns} | {"mean": "mean of all", "low": "95 % low", "high": "95 % high"}
+    figure, axes = drawing.panels(1, height=3.2)
+    drawing.level_axis(axes[0], rows)
+    names = ["train_loss", "val_loss", "difference"]
+    handles = [
+        drawing.with_intervals(axes[0], summary(marked, [rows.key], column), rows, color=colour)
+        for column, colour in zip(names, drawing.OKABE_ITO, strict=False)
+    ]
+    drawing.legend(axes[0], handles, ["training", "validation", "validation − training"], "loss")
+    axes[0].set_ylabel("loss")
+    text = [
+        "How far a network has adapted to its training images: the loss on them, on validation images, and the "
+        f"difference. {interval_text(runs)}"
+    ]
+    caption = f"Mean losses, one column per {size.label}." if size else "Mean losses."
+    drawn = Drawn("overfitting", "Training and validation loss, mean over all else.", figure)
+    return Section("Overfitting", text, [drawn], [Shown("overfitting", caption, table, headings)])
+
+
+def _named(table: pd.DataFrame, factors: list[Factor]) -> pd.DataFrame:
+    """Returns a summary under the labels of its factors."""
+    return table.rename(columns={f.key: f"{f.label} (factor)" if f.label in table else f.label for f in factors})

@@ -1,0 +1,111 @@
+"""What a report is made of: sections of text, figures and tables, or the reason why one is left out."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure.
+
+    Attributes:
+        name: of its PNG and PDF.
+        caption: what it shows and how to read it.
+        figure: as drawn.
+    """
+
+    name: str
+    caption: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A table; all of it is in ``tables/<name>.csv``.
+
+    Attributes:
+        name: of its CSV.
+        caption: what it shows.
+        frame: the numbers, unrounded; every column goes into the CSV.
+        headings: column -> heading of those that the page shows.
+        rows: how many rows the page shows; None: all; 0: the table is not on the page.
+    """
+
+    name: str
+    caption: str
+    frame: pd.DataFrame
+    headings: dict[str, str] = field(default_factory=dict)
+    rows: int | None = None
+
+    def cells(self) -> list[dict[str, str]]:
+        """Returns what the page shows, row by row: column -> text."""
+        frame = self.frame[list(self.headings)].head(len(self.frame) if self.rows is None else self.rows)
+        rows = frame.itertuples(index=False, name=None)
+        return [dict(zip(self.headings, map(cell, row), strict=True)) for row in rows]
+
+    def numeric(self, column: str) -> bool:
+        """Returns whether a column holds numbers, which stand right."""
+        return bool(pd.api.types.is_numeric_dtype(self.frame[column]))
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of a report.
+
+    Attributes:
+        title: heading.
+        text: paragraphs.
+        figures: what is drawn.
+        tables: what is counted.
+    """
+
+    title: str
+    text: list[str]
+    figures: list[Drawn] = field(default_factory=list)
+    tables: list[Shown] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A part that the table does not allow.
+
+    Attributes:
+        title: of the section that is not there.
+        reason: what is missing; one sentence.
+    """
+
+    title: str
+    reason: str
+
+
+def cell(value: object) -> str:
+    """Returns a value as the page shows it: four significant digits, a dash for what is not there."""
+    if isinstance(value, float | np.floating):
+        return "—" if np.isnan(value) else number(float(value))
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    return "—" if value is None or value is pd.NA else str(value)
+
+
+def number(value: float) -> str:
+    """Returns four significant digits, with a true minus sign; ``1.500`` stays as precise as it is."""
+    if value == 0 or not np.isfinite(value):
+        return f"{value:g}"
+    places = 3 - int(np.floor(np.log10(abs(value))))
+    text = f"{value:,.{max(0, places)}f}" if -4 <= places <= 8 else f"{value:.3e}"
+    return text.replace("-", "−", 1) if text.startswith("-") else text
+
+
+def capital(text: str) -> str:
+    """Returns a text as the start of a sentence."""
+    return text[:1].upper() + text[1:]
+
+
+def percent(share: float) -> str:
+    """Returns a share as per cent, with one decimal below ten."""
+    if np.isnan(share):
+        return "—"
+    return f"{100 * share:.1f} %" if share < 0.0995 else f"{100 * share:.0f} %"

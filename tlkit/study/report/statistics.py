@@ -1,0 +1,241 @@
+"""What runs say about factors: means with intervals, shares of variance, paired differences, tails.
+
+Intervals are Student's t at 95 % over the means of the replicates (a replicate counts once, however many runs it has).
+Where there are not two replicates they are over runs, which says nothing about replication.
+"""
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from tlkit.study.report.tidy import Factor, Runs
+
+CONFIDENCE = 0.95
+
+
+def t_intervals(values: pd.DataFrame, by: list[str], column: str = "y") -> pd.DataFrame:
+    """Returns mean, low, high and replicates (how many values) per group; one value has no interval.
+
+    Args:
+        values: one row per independent value.
+        by: columns that make the groups; none: one group.
+        column: what is averaged.
+    """
+    groups = values.groupby(by, observed=True) if by else values.groupby(lambda _: "all")
+    table = groups[column].agg(mean="mean", deviation="std", replicates="count")
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, (table["replicates"] - 1).clip(lower=1)) * table["deviation"]
+    half = half / np.sqrt(table["replicates"])
+    table["low"], table["high"] = table["mean"] - half, table["mean"] + half
+    return table[["mean", "low", "high", "replicates"]]
+
+
+def summary(runs: Runs, by: list[str], column: str = "y") -> pd.DataFrame:
+    """Returns n, median, mean, low, high, replicates per combination of levels, as a table with those levels.
+
+    Args:
+        runs: the runs.
+        by: keys of factors.
+        column: what is summarised, in its own unit.
+    """
+    frame = runs.frame.dropna(subset=[column])
+    if frame.empty:
+        return pd.DataFrame(columns=[*by, "n", "median", "mean", "low", "high", "replicates"])
+    counted = frame.groupby(by, observed=True)[column].agg(n="count", median="median")
+    values = frame.groupby([*by, "r"], observed=True)[column].mean().reset_index() if runs.replicated else frame
+    table = counted.join(t_intervals(values, by, column))
+    if not runs.replicated:
+        table["replicates"] = 0
+    return table.reset_index()
+
+
+def effects(runs: Runs) -> pd.DataFrame:
+    """Returns one row per level: factor, label, eta_squared, level, n, median, mean, interval, replicates, no_value."""
+    shares = main_shares(runs)
+    parts = []
+    for factor in runs.factors:
+        table = summary(runs, [factor.key]).rename(columns={factor.key: "level"})
+        table["level"] = table["level"].astype(str)
+        table.insert(0, "factor", factor.column)
+        table.insert(1, "label", factor.label)
+        table.insert(2, "eta_squared", shares[factor.key])
+        lost = runs.missing[factor.key].astype(str).value_counts() if factor.key in runs.missing else {}
+        table["no_value"] = [int(lost.get(level, 0)) for level in table["level"]]
+        parts.append(table)
+    return pd.concat(parts, ignore_index=True)
+
+
+def main_shares(runs: Runs) -> dict[str, float]:
+    """Returns factor -> share of variance: eta squared of type II without interactions; NaN if it cannot be told.
+
+    The sum of squares of a factor is what the residual grows by when it is taken out of the model of all main
+    effects, over the sum of squares about the mean (Fisher's ANOVA; type II after Langsrud 2003, Statistics and
+    Computing 13:163). On balanced tables all types agree.
+    """
+    keys = [factor.key for factor in runs.factors]
+    total = float(((runs.frame["y"] - runs.frame["y"].mean()) ** 2).sum())
+    full, rank = _residual(runs.frame, keys[:1], keys[1:])
+    shares = {}
+    for key in keys:
+        rest = [other for other in keys if other != key]
+        reduced, reduced_rank = _residual(runs.frame, rest[:1], rest[1:])
+        told = varies(runs) and reduced_rank < rank
+        shares[key] = max(0.0, reduced - full) / total if told else float("nan")
+    return shares
+
+
+def varies(runs: Runs) -> bool:
+    """Returns whether the metric has any variance to share."""
+    return bool(runs.frame["y"].nunique() > 1)
+
+
+def interaction_shares(runs: Runs) -> pd.DataFrame:
+    """Returns a, b (keys), eta_squared of every two-way interaction, each added alone to all main effects."""
+    keys = [factor.key for factor in runs.factors]
+    total = float(((runs.frame["y"] - runs.frame["y"].mean()) ** 2).sum())
+    full, rank = _residual(runs.frame, keys[:1], keys[1:])
+    rows = []
+    for a, b in combinations(keys, 2):
+        more, more_rank = _residual(runs.frame, [a, b], [key for key in keys if key not in (a, b)])
+        told = varies(runs) and more_rank > rank
+        rows.append((a, b, max(0.0, full - more) / total if told else float("nan")))
+    table = pd.DataFrame(rows, columns=["a", "b", "eta_squared"])
+    return table.sort_values("eta_squared", ascending=False, ignore_index=True)
+
+
+def _residual(frame: pd.DataFrame, within: list[str], others: list[str]) -> tuple[float, int]:
+    """Returns the residual sum of squares and the rank of a linear model.
+
+    The cells of `within` are taken out by subtracting their means (Frisch-Waugh), so that their number costs nothing.
+
+    Args:
+        frame: ``y`` and categoricals.
+        within: one cell per combination of their levels; empty: the grand mean.
+        others: main effects.
+    """
+    dummies = pd.get_dummies(frame[others], dtype=float) if others else pd.DataFrame(index=frame.index)
+    values = dummies.assign(y=frame["y"])
+    if within:
+        groups = values.groupby([frame[key] for key in within], observed=True)
+        values, cells = values - groups.transform("mean"), groups.ngroups
+    else:
+        values, cells = values - values.mean(), 1
+    if not others:
+        return float((values["y"] ** 2).sum()), cells
+    design, y = values.drop(columns="y").to_numpy(copy=True), values["y"].to_numpy()
+    design[np.abs(design) < 1e-9] = 0.0  # what the cells explain: rounding must not count as rank
+    solution, _, rank, _ = np.linalg.lstsq(design, y)
+    return float(((y - design @ solution) ** 2).sum()), cells + int(rank)
+
+
+def compared(runs: Runs) -> Runs:
+    """Returns the runs at the best nuisance setting of each scientific configuration, without the nuisance factors.
+
+    The best setting is that with the best mean over its runs; the same values choose and are compared, so the result
+    is slightly optimistic for factors with more nuisance settings.
+    """
+    nuisance = [factor for factor in runs.factors if factor.column in runs.mapping.nuisance]
+    science = tuple(factor for factor in runs.factors if factor not in nuisance)
+    if not nuisance or not science:
+        return runs
+    keys = [factor.key for factor in science]
+    means = runs.frame.groupby([*keys, *(f.key for f in nuisance)], observed=True)["y"].mean().reset_index()
+    chosen = means.loc[means.groupby(keys, observed=True)["y"].agg("idxmin" if runs.lower else "idxmax")]
+    kept = runs.frame.reset_index().merge(chosen.drop(columns="y"), how="inner").set_index("index")
+    return runs.with_frame(kept, science)
+
+
+def paired(runs: Runs, factor: Factor) -> pd.DataFrame:
+    """Returns the best level of a factor against each of the others, run against run of equal replicate and levels.
+
+    Columns: level, against, difference (mean over replicates of the mean difference, in the metric's unit), low, high,
+    probability_of_improvement (share of pairs in which `level` is better, a tie is half), pairs, replicates, verdict.
+    """
+    others = [f.key for f in runs.factors if f != factor] + (["r"] if runs.replicated else [])
+    means = summary(runs, [factor.key]).set_index(factor.key)["mean"]
+    best = means.idxmin() if runs.lower else means.idxmax()
+    wide = runs.frame.assign(all=0).pivot_table(
+        index=others or ["all"], columns=factor.key, values="y", aggfunc="mean", observed=True
+    )
+    rows = []
+    for level in wide.columns:
+        if level != best:
+            pairs = (wide[best] - wide[level]).dropna().rename("d").reset_index()
+            rows.append({"level": str(best), "against": str(level)} | _difference(pairs, runs))
+    return pd.DataFrame(rows)
+
+
+def _difference(pairs: pd.DataFrame, runs: Runs) -> dict[str, object]:
+    """Returns the mean of differences ``d`` with interval, the share of improvements and the verdict."""
+    if pairs.empty:
+        unknown = dict.fromkeys(("difference", "low", "high", "probability_of_improvement"), float("nan"))
+        return {**unknown, "pairs": 0, "replicates": 0, "verdict": "no matched pairs"}
+    better = pairs["d"] < 0 if runs.lower else pairs["d"] > 0
+    values = pairs.groupby("r")[["d"]].mean() if runs.replicated else pairs
+    mean, low, high, count = t_intervals(values, [], "d").iloc[0]
+    return {
+        "difference": mean,
+        "low": low,
+        "high": high,
+        "probability_of_improvement": float((better + 0.5 * (pairs["d"] == 0)).mean()),
+        "pairs": len(pairs),
+        "replicates": int(count) if runs.replicated else 0,
+        "verdict": verdict(low, high, runs.lower),
+    }
+
+
+def verdict(low: float, high: float, lower: bool) -> str:
+    """Returns what an interval of differences says: better, worse, inconclusive (it holds 0), no interval."""
+    if np.isnan(low):
+        return "no interval"
+    if low <= 0 <= high:
+        return "inconclusive"
+    return "better" if (high < 0) == lower else "worse"
+
+
+def configurations(runs: Runs) -> pd.DataFrame:
+    """Returns every configuration, best mean first: its levels, n, median, mean, low, high, replicates, best, worst."""
+    keys = [factor.key for factor in runs.factors]
+    table = summary(runs, keys)
+    extremes = runs.frame.groupby(keys, observed=True)["y"].agg(best="min", worst="max").reset_index()
+    if not runs.lower:
+        extremes = extremes.rename(columns={"best": "worst", "worst": "best"})
+    table = table.merge(extremes, on=keys)
+    return table.sort_values("mean", ascending=runs.lower, ignore_index=True)
+
+
+def threshold(runs: Runs) -> tuple[float, bool]:
+    """Returns the value beyond which a model is unacceptable, and whether the mapping gave it (else: worst quarter)."""
+    given = runs.mapping.threshold
+    quantile = runs.frame["y"].quantile(0.75 if runs.lower else 0.25)
+    return (float(quantile), False) if given is None else (given, True)
+
+
+def tail_risk(runs: Runs, limit: float) -> pd.DataFrame:
+    """Returns per level the fraction of models worse than a limit: factor, label, level, n, fraction, low, high.
+
+    The interval is over replicates; where there are none, Wilson's over runs.
+    """
+    worse = (runs.frame["y"] > limit if runs.lower else runs.frame["y"] < limit).astype(float)
+    marked = runs.with_frame(runs.frame.assign(worse=worse))
+    parts = []
+    for factor in runs.factors:
+        table = summary(marked, [factor.key], "worse").rename(columns={factor.key: "level", "mean": "fraction"})
+        if not runs.replicated:
+            counts = zip((table["fraction"] * table["n"]).round().astype(int), table["n"], strict=True)
+            wilson = [stats.binomtest(k, n).proportion_ci(CONFIDENCE, "wilson") for k, n in counts]
+            table["low"], table["high"] = [w.low for w in wilson], [w.high for w in wilson]
+        table["low"], table["high"] = table["low"].clip(0, 1), table["high"].clip(0, 1)
+        table.insert(0, "factor", factor.column)
+        table.insert(1, "label", factor.label)
+        parts.append(table.drop(columns="median").assign(level=table["level"].astype(str)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def pareto(cost: pd.Series, value: pd.Series, lower: bool) -> pd.Series:
+    """Returns which points no other beats in both: cheaper and better."""
+    order = pd.DataFrame({"cost": cost, "value": value if lower else -value}).sort_values(["cost", "value"])
+    best = order["value"].cummin()
+    front = (order["value"] == best) & ~best.duplicated()
+    return front.reindex(cost.index)

@@ -1,0 +1,242 @@
+"""A table from elsewhere as runs: factors with ordered levels, one number to compare, and what had to be left out."""
+
+import csv
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tlkit.errors import UserError
+from tlkit.study.expression import as_numbers, select
+from tlkit.study.report.mapping import FACTOR_ROLES, NUMBER_ROLES, TableMapping
+
+MOST_LEVELS = 24  # more cannot be told apart in a figure
+BINS = 5
+
+
+@dataclass(frozen=True)
+class Factor:
+    """What was varied.
+
+    Attributes:
+        key: its column in `Runs.frame`; never a name from the table.
+        column: its column in the table.
+        label: its name on axes, with its unit.
+        levels: in order, as text.
+        numeric: whether all levels are numbers, which orders them.
+    """
+
+    key: str
+    column: str
+    label: str
+    levels: tuple[str, ...]
+    numeric: bool
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs to be compared.
+
+    Attributes:
+        frame: one row per run with a finite metric: ``y`` (the metric), ``r`` (replicate as text, if there is one), a
+            categorical per factor under its key, and the columns of numeric roles under the role's name.
+        missing: the same columns for the runs without a finite metric.
+        factors: those with two levels or more.
+        mapping: what the table was read with.
+        fixed: name -> value of what did not vary.
+        remarks: what was left out or changed on the way, one sentence each.
+    """
+
+    frame: pd.DataFrame
+    missing: pd.DataFrame
+    factors: tuple[Factor, ...]
+    mapping: TableMapping
+    fixed: dict[str, str]
+    remarks: tuple[str, ...]
+
+    @property
+    def metric(self) -> str:
+        """Returns the metric's name on axes."""
+        return self.mapping.metric_label or self.mapping.metric
+
+    @property
+    def lower(self) -> bool:
+        """Returns whether less of the metric is better."""
+        return self.mapping.mode == "min"
+
+    @property
+    def replicated(self) -> bool:
+        """Returns whether intervals can be taken over replicates."""
+        return "r" in self.frame and self.frame["r"].nunique() > 1
+
+    def factor(self, column: str | None) -> Factor | None:
+        """Returns the factor of a column; None if it is none, or was left out."""
+        return next((factor for factor in self.factors if factor.column == column), None)
+
+    def role(self, name: str) -> Factor | None:
+        """Returns the factor that plays a role; None if none does."""
+        columns = self.mapping.columns.get(name, ())
+        return self.factor(columns[0]) if columns else None
+
+    def roles(self, name: str) -> list[Factor]:
+        """Returns all factors that play a role."""
+        found = [self.factor(column) for column in self.mapping.columns.get(name, ())]
+        return [factor for factor in found if factor]
+
+    def with_frame(self, frame: pd.DataFrame, factors: tuple[Factor, ...] | None = None) -> "Runs":
+        """Returns the same study with fewer rows or factors."""
+        return replace(self, frame=frame, factors=self.factors if factors is None else factors)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Reads a CSV (all cells as text) or a Parquet file.
+
+    Raises:
+        UserError: it cannot be read, is empty, or has a column twice.
+    """
+    try:
+        if path.suffix in (".parquet", ".pq"):
+            frame = pd.read_parquet(path)
+        else:
+            with path.open(newline="", encoding="utf-8") as file:
+                header = next(csv.reader(file), [])
+            twice = {name for name in header if header.count(name) > 1}
+            if twice:
+                raise UserError(f"{path}: expected each column once, got twice: {', '.join(sorted(twice))}")
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=True)
+    except (OSError, ValueError, pd.errors.ParserError) as error:  # pyarrow's and pandas' errors are ValueErrors
+        raise UserError(f"expected a table as CSV or Parquet, got {path}: {error}") from error
+    frame.columns = frame.columns.map(str)
+    if frame.empty:
+        raise UserError(f"{path}: expected a header and at least one row, got {len(frame)} rows")
+    return frame
+
+
+def prepare(table: pd.DataFrame, mapping: TableMapping) -> Runs:
+    """Returns the runs that a report is about.
+
+    Rows without a finite metric or without a level of some factor are set apart, factors with one level are fixed,
+    numeric factors with very many levels are cut into five bins of equal count.
+
+    Args:
+        table: one row per run.
+        mapping: what its columns mean.
+
+    Raises:
+        UserError: ``where`` is wrong or leaves nothing; no row has a finite metric.
+    """
+    remarks = list(mapping.missing)
+    if mapping.where:
+        rows = select(table, mapping.where)
+        remarks.append(f"where: {mapping.where}; it keeps {rows.sum():,} of {len(table):,} rows")
+        table = table[rows]
+        if table.empty:
+            raise UserError(f"expected `where` to keep some rows, got none: {mapping.where}")
+    frame = pd.DataFrame(index=table.index)
+    values = pd.to_numeric(table[mapping.metric].replace("", None), errors="coerce")
+    frame["y"] = values.astype(float).replace([np.inf, -np.inf], np.nan)
+    factors, fixed = _factors(table, mapping, frame, remarks)
+    _others(table, mapping, frame, remarks)
+    unknown = frame[[factor.key for factor in factors]].isna().any(axis=1)
+    if unknown.any():
+        remarks.append(f"{unknown.sum():,} rows have no level of some factor and are left out")
+        frame = frame[~unknown]
+    missing = frame[frame["y"].isna()]
+    if len(missing):
+        remarks.append(
+            f"{len(missing):,} of {len(frame):,} runs have no finite {mapping.metric} and are left out of every "
+            "figure; if they diverged, levels with many of them look better than they are: see the column 'no value'"
+        )
+    frame = frame.dropna(subset=["y"])
+    if frame.empty:
+        raise UserError(f"expected numbers in column '{mapping.metric}', got none that is finite")
+    _remark_on_replicates(frame, factors, mapping, remarks)
+    return Runs(frame, missing, tuple(factors), mapping, mapping.fixed | fixed, tuple(remarks))
+
+
+def _factors(
+    table: pd.DataFrame, mapping: TableMapping, frame: pd.DataFrame, remarks: list[str]
+) -> tuple[list[Factor], dict[str, str]]:
+    """Adds a categorical per factor to a frame."""
+    factors, fixed = [], {}
+    with_value = frame["y"].notna()
+    for number, (column, label) in enumerate(mapping.factors.items()):
+        levels, numeric = _levels(table[column], label, remarks)
+        seen = [str(level) for level in levels.cat.categories if (levels[with_value] == level).any()]
+        if len(seen) < 2:
+            fixed[label] = seen[0] if seen else "no value"
+            remarks.append(f"{label} has one level only ({fixed[label]}): it is fixed, not a factor")
+        elif len(seen) > MOST_LEVELS:
+            remarks.append(f"{label} has {len(seen)} levels that are no numbers: too many to compare; left out")
+        else:
+            factors.append(Factor(f"f{number}", column, label, tuple(map(str, levels.cat.categories)), numeric))
+            frame[f"f{number}"] = levels
+    return factors, fixed
+
+
+def _levels(column: pd.Series, label: str, remarks: list[str]) -> tuple[pd.Series, bool]:
+    """Returns the levels of a column as ordered text: numbers by size, then words as they come."""
+    numbers = as_numbers(column)
+    text = column.astype("object").map(lambda value: None if pd.isna(value) or value == "" else str(value).strip())
+    if numbers is None:
+        single = {word: pd.to_numeric(word, errors="coerce") for word in text.dropna().unique()}
+        words = sorted(single, key=lambda word: np.inf if np.isnan(single[word]) else single[word])
+        return text.astype(pd.CategoricalDtype(words, ordered=True)), False
+    if numbers.nunique() > MOST_LEVELS:
+        remarks.append(f"{label} has {numbers.nunique()} different numbers: cut into {BINS} bins of equal count")
+        bins = pd.qcut(numbers, BINS, duplicates="drop")
+        names = {interval: f"{interval.left:.3g} – {interval.right:.3g}" for interval in bins.cat.categories}
+        return bins.cat.rename_categories(names).astype(object).astype(
+            pd.CategoricalDtype(list(names.values()), ordered=True)
+        ), True
+    spelled: dict[float, str] = {}
+    for value, word in zip(numbers, text, strict=True):
+        if not np.isnan(value):
+            spelled.setdefault(float(value), word if isinstance(word, str) and "." not in word else f"{value:.15g}")
+    several = pd.DataFrame({"number": numbers, "text": text}).dropna().drop_duplicates()
+    if len(several) > len(spelled):
+        remarks.append(f"{label}: numbers that are written in several ways (as 1e-3 and 0.001) are one level")
+    order = [spelled[value] for value in sorted(spelled)]
+    return numbers.map(spelled).astype(pd.CategoricalDtype(order, ordered=True)), True
+
+
+def _others(table: pd.DataFrame, mapping: TableMapping, frame: pd.DataFrame, remarks: list[str]) -> None:
+    """Adds the replicate, the run's name and the columns of numeric roles to a frame."""
+    if mapping.replicate:
+        replicate = table[mapping.replicate].astype("object")
+        frame["r"] = replicate.map(lambda value: "" if pd.isna(value) else str(value))
+    for role, columns in mapping.columns.items():
+        if role in FACTOR_ROLES:
+            continue
+        if role not in NUMBER_ROLES:
+            frame[role] = table[columns[0]].astype(str)
+            continue
+        numbers = as_numbers(table[columns[0]])
+        if numbers is None:
+            remarks.append(f"columns.{role}: '{columns[0]}' holds nothing, or more than numbers; left out")
+        else:
+            frame[role] = numbers
+
+
+def _remark_on_replicates(
+    frame: pd.DataFrame, factors: list[Factor], mapping: TableMapping, remarks: list[str]
+) -> None:
+    """Says what the intervals can and cannot mean."""
+    keys = [factor.key for factor in factors]
+    if "r" not in frame:
+        remarks.append("there is no replicate column: intervals are over runs and do not reflect replication")
+        return
+    if frame["r"].nunique() == 1:
+        remarks.append(f"there is one replicate only ({frame['r'].iloc[0]}): intervals do not reflect replication")
+        return
+    cells = frame.groupby([*keys, "r"], observed=True).size() if keys else frame.groupby("r").size()
+    configurations = frame[keys].drop_duplicates().shape[0] if keys else 1
+    expected = configurations * frame["r"].nunique()
+    if len(cells) < expected:
+        remarks.append(
+            f"the table is unbalanced: {expected - len(cells):,} of {expected:,} pairs of configuration and replicate "
+            "have no value; shares of variance may then overlap or fall short of 100 %"
+        )
+    if (cells > 1).any():
+        remarks.append(f"{(cells > 1).sum():,} configurations have several runs of one replicate; their mean counts")
