@@ -1,6 +1,8 @@
-"""What does a protocol gain over training from scratch? All tuned alike, over seeds and splits, with intervals.
+r"""What does a protocol gain over training from scratch? All tuned alike, over seeds and splits, with intervals.
 
     python benchmarks/replicates.py configs/alexnet_fashion.yaml --splits 0 1 2 3 --rates 0.001 0.003 0.01
+    python benchmarks/replicates.py configs/protocols/common_practice.yaml --output protocols --splits 0 1 \
+        --rates 0.003 0.01 --protocol "EMA=--config configs/protocols/ema.yaml"
     python benchmarks/replicates.py configs/hrtem_restoration.yaml --seeds 0 1 2 3 --rates 0.001 0.003 0.01
 
 Every rate is tried for each protocol; the one with the best mean validation metric is taken, and its test metrics are
@@ -45,7 +47,7 @@ def main() -> None:
     text = report(arguments, protocols, table)
     print(text)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{arguments.config.stem}.md").write_text(text)
+    (RESULTS / f"{arguments.output or arguments.config.stem}.md").write_text(text)
 
 
 def parsed() -> argparse.Namespace:
@@ -57,6 +59,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rates", type=float, nargs="+")
     parser.add_argument("--protocol", action="append", default=[], help="NAME=OPTIONS of tlkit fit")
     parser.add_argument("--runs", default="runs")
+    parser.add_argument("--output", help="name of the table; that of the configuration by default")
     return parser.parse_args()
 
 

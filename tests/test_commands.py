@@ -294,3 +294,13 @@ def test_nothing_is_said_where_nothing_is_lost(write: Write, said: list[str]) ->
     ):
         load_experiment(["--config", str(path), *words])
     assert not said
+
+
+@pytest.mark.parametrize(("words", "value"), [("1", 1), ("1.0", 1.0), ("0.5", 0.5), ("3", 3), ("null", None)])
+def test_one_batch_is_not_all_batches(write: Write, words: str, value: float | None, capsys: Any) -> None:
+    options = ["--trainer.limit_train_batches", words, "--trainer.val_check_interval", words]
+    assert main(["config", "--config", str(write()), *options]) == 0
+    text = capsys.readouterr().out
+    trainer = yaml.safe_load(text)["trainer"]
+    for name in ("limit_train_batches", "val_check_interval"):
+        assert (trainer[name], type(trainer[name])) == (value, type(value))

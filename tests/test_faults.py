@@ -107,6 +107,24 @@ class ToyFreezing(Callback):
     def __init__(self, layers: int | str | list[int | str], norm: Literal["eval", "train"] = "eval"): ...
 
 
+@dataclass
+class ToyWait:
+    metric: str
+    patience: int = 5
+
+
+@dataclass
+class ToyPhase:
+    layers: int | str | list[str]
+    epoch: int | None = None
+    wait: ToyWait | None = None
+    when: Literal["any", "all"] = "any"
+
+
+class ToyThaw(Callback):
+    def __init__(self, phases: list[ToyPhase] | None = None): ...
+
+
 class ToyDecay(Callback):
     def __init__(self, every: int, factor: float = 0.1): ...
 
@@ -167,6 +185,11 @@ trainer:
     - {class_path: EarlyStopping, init_args: {monitor: val/loss, patience: 3}}
     - class_path: ModelCheckpoint
       init_args: {train_time_interval: '01:00:00'}
+    - class_path: ToyThaw
+      init_args:
+        phases:
+          - {layers: [fc]}
+          - {layers: rest, epoch: 9, wait: {metric: f1}, when: all}
 """
 
 
@@ -311,6 +334,23 @@ def test_whatever_the_parser_takes_is_no_fault(parser: LightningArgumentParser, 
         ("[0, conv*]", "1.5", "pretrain.layers", "expected int | str | list[int | str], got 1.5"),
         ("seed_everything: 3", "seed_everything: x", "seed_everything", "expected bool | int, got 'x'"),
         ("limits: {low: 3}", "limits: {low: x}", "data.limits.low", "expected int, got 'x'"),
+        # dataclasses in a list
+        ("epoch: 9", "epochs: 9", "trainer.callbacks.ToyThaw.phases[1].epochs", "unknown key; did you mean 'epoch'?"),
+        (
+            "{layers: rest,",
+            "{",
+            "trainer.callbacks.ToyThaw.phases[1].layers",
+            "missing; expected int | str | list[str]",
+        ),
+        ("epoch: 9", "epoch: soon", "trainer.callbacks.ToyThaw.phases[1].epoch", "expected int | null, got 'soon'"),
+        (
+            "metric: f1",
+            "metric: f1, wait: 3",
+            "trainer.callbacks.ToyThaw.phases[1].wait.wait",
+            "valid: metric, patience",
+        ),
+        ("when: all", "when: al", "trainer.callbacks.ToyThaw.phases[1].when", "got 'al'; did you mean 'all'?"),
+        ("- {layers: [fc]}", "- fc", "trainer.callbacks.ToyThaw.phases[0]", "expected mapping of ToyPhase, got 'fc'"),
         # shapes
         (
             "lr_scale: {fc8: 1.0, layer1.0: 1e-3}",
@@ -628,7 +668,7 @@ def test_the_schema_of_a_parser_is_that_of_its_files(parser: LightningArgumentPa
         ("--data.init_args.stage pretrian", "--data.stage: expected 'pretrain' | 'transfer', got 'pretrian'; did you"),
         (
             "--trainer.callbacks+=ToyFreezin",
-            "--trainer.callbacks[4]: no class 'ToyFreezin' (expected Callback)",
+            "--trainer.callbacks[5]: no class 'ToyFreezin' (expected Callback)",
         ),
         ("--trainer.callbacks+=ToyFreezing", "trainer.callbacks: the following arguments are required: layers"),
         ("--pretrain.layrs 1", "--pretrain.layrs: unknown key; did you mean 'layers'? valid: layers, checkpoint"),

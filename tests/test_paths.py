@@ -57,6 +57,14 @@ def test_flatten_lists_every_leaf_under_its_path() -> None:
     }
 
 
+def test_items_that_are_no_classes_go_by_their_number() -> None:
+    assert flatten({"phases": [{"layers": "fc"}, {"layers": ["a", "b"], "plateau": {"patience": 3}}]}) == {
+        "phases[0].layers": "fc",
+        "phases[1].layers": ["a", "b"],
+        "phases[1].plateau.patience": 3,
+    }
+
+
 def test_nested_overrides_reach_into_sections_and_stop_at_values() -> None:
     nested = {
         "trainer.max_epochs": 9,

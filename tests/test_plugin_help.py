@@ -39,7 +39,7 @@ def test_each_callback_is_listed_with_its_purpose_and_what_each_argument_means(
     assert body.startswith(" ".join((inspect.getdoc(cls) or "").splitlines()[0].split()))
     for parameter in inspect.signature(cls).parameters.values():
         default = r" \(required\)" if parameter.default is parameter.empty else " = [^:]+"
-        assert re.search(rf" {parameter.name}{default}: \w", body), parameter.name
+        assert re.search(rf" {parameter.name}{default}: \S", body), parameter.name
 
 
 def test_defaults_are_printed_as_yaml_has_them(sections: dict[str, str]) -> None:

@@ -74,7 +74,12 @@ def test_what_is_printed_is_nothing_but_the_yaml_and_fits(write: Write, tmp_path
         (["conv1"], 2, "epoch 2"),
     ]
     resolved = run / "config.yaml"  # repeats the run, null triggers and all
-    assert "plateau: null" in resolved.read_text()
+    written = yaml.safe_load(resolved.read_text())["trainer"]["callbacks"][0]["init_args"]["phases"]
+    assert [
+        {key: value for key, value in phase.items() if key in given}
+        for phase, given in zip(written, phases(text), strict=True)
+    ] == phases(text)
+    assert all("plateau" in phase and "class_path" not in phase for phase in written)
     assert f"# {run.name.replace('-', ' stage ')}, all" in printed(capsys, "config", "--config", str(resolved))
 
 

@@ -48,17 +48,57 @@ def test_the_protocol_of_the_front_page_runs(write: Write, tmp_path: Path, monke
 
 
 def test_initial_decay_epochs_are_expressible_as_documented(write: Write) -> None:
-    text = block("callbacks/README.md", "yaml", "start: 10").replace("start: 10", "start: 1").replace("fc8", "fc")
+    text = block("callbacks/README.md", "yaml", "InitialDecay").replace("epochs: 10", "epochs: 1").replace("fc8", "fc")
     callbacks = yaml.safe_load(text.replace("every: 30", "every: 2"))["callbacks"]
     run = fit(write(**{"trainer.callbacks": callbacks}))
     assert [row["lr/fc"] for row in rows(run)] == pytest.approx([0.05, 0.005, 0.0005])
     assert [row["lr/conv1"] for row in rows(run)] == pytest.approx([0.05, 0.05, 0.005])
 
 
+def example(name: str, module: str, folder: Path) -> None:
+    """Saves the class of the callbacks document as a file of the user."""
+    code = block("callbacks/README.md", "python", f"class {name}")
+    assert len(code[code.index("class ") :].strip().splitlines()) <= 15
+    (folder / f"{module}.py").write_text(code)
+
+
+def test_a_schedule_of_fifteen_lines_runs_over_the_updates(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example("Trapezoid", "trapezoid", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    callbacks = [{"class_path": "trapezoid.Trapezoid", "init_args": {"rise": 0.5, "fall": 0.5}}]
+    run = fit(write(**{"trainer.callbacks": callbacks, "trainer.limit_train_batches": 1}))  # 3 updates
+    assert [row["lr/fc"] for row in rows(run)] == pytest.approx([0.025, 0.05, 0.025])
+
+
+def test_a_trigger_of_fifteen_lines_thaws_and_a_resume_keeps_what_it_decided(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example("ThawWhenFitted", "thaw_when_fitted", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    text = block("callbacks/README.md", "yaml", "thaw_when_fitted").replace("fc8", "fc")
+    callbacks = yaml.safe_load(text)["callbacks"]
+    start = weights(fit(write("start.yaml", **{"trainer.callbacks": callbacks, "trainer.max_epochs": 1})))
+    for limit, thawed in ((100.0, True), (0.0, False)):
+        callbacks[0]["init_args"]["losses"] = [limit]
+        path = write(f"{limit}.yaml", **{"trainer.callbacks": callbacks, "trainer.max_epochs": 3})
+        end = weights(fit(path))
+        assert torch.equal(end["network.conv2.weight"], start["network.conv2.weight"]) != thawed
+        assert not torch.equal(end["network.fc.weight"], start["network.fc.weight"])
+
+
+def test_the_thawing_of_the_callbacks_document_is_taken_as_it_stands(write: Write) -> None:
+    text = block("callbacks/README.md", "yaml", "when: all").replace("fc8", "fc").replace("[fc6, fc7]", "conv2")
+    callbacks = yaml.safe_load(text.replace("epoch: 10", "epoch: 1"))["callbacks"]
+    run = fit(write(**{"trainer.callbacks": callbacks}))
+    assert [row["lr/conv2"] for row in rows(run)] == pytest.approx([0.005] * 3)
+
+
 def test_every_command_of_the_front_page_exists() -> None:
     from tlkit.cli import COMMANDS
 
-    used = set(re.findall(r"^tlkit (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE))
+    used = set(re.findall(r"^tlkit ([\w-]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert used and used <= set(COMMANDS)
 
 

@@ -16,7 +16,7 @@ from tlkit.lr_range import LRRange, Mode, Spacing, check_sweep, lr_range_test
 from tlkit.one_cycle_yaml import Arguments, block, with_one_cycle
 from tlkit.progress import StageProgress
 from tlkit.stage_check import check
-from tlkit.stage_cli import StageCLI, _config_files
+from tlkit.stage_cli import StageCLI, config_files
 
 log = logging.getLogger("tlkit")
 
@@ -50,9 +50,9 @@ def lr_range(words: Sequence[str]) -> None:
         raise UserError("ckpt_path: expected none, got one; the sweep starts where fit starts: pretrain.checkpoint")
     stage = plan(config)
     check(stage)
-    source = stage_run._source(stage, None)
+    source = stage_run.source_of(stage, None)
     directory = runs.create(stage.root, stage.experiment, "lr-range", stage.id).path
-    with runs.running(directory), stage_run._log_to(directory / "log.txt"):
+    with runs.running(directory), stage_run.log_to(directory / "log.txt"):
         log.debug("command: %s", shlex.join(sys.argv))
         runs.write_text(directory / "config.yaml", config_yaml(stage))
         result = _sweep(stage, source, options)
@@ -91,7 +91,7 @@ def _parser() -> _Parser:
 
 def _copied_file(words: Sequence[str], target: Path) -> Path:
     """Returns the file that ``--write`` copies."""
-    files = _config_files(words)
+    files = config_files(words)
     if len(files) != 1:
         raise UserError(f"--write: expected one --config to copy, got {len(files)}")
     if target.exists() or not target.parent.is_dir():
@@ -103,7 +103,7 @@ def _copied_file(words: Sequence[str], target: Path) -> Path:
 def _sweep(stage: Stage, source: stage_run.Source | None, options: dict[str, Any]) -> LRRange:
     cli = StageCLI(stage.config)
     cli.build()
-    cli.model.transferred = stage_run._hand_over(stage, cli.model, source.weights) if source else []
+    cli.model.transferred = stage_run.hand_over(stage, cli.model, source.weights) if source else []
     trainer = cli.config_init["trainer"]
     freezing = [callback for callback in cli.callbacks if hasattr(callback, "frozen")]
     bar = [] if trainer["enable_progress_bar"] is False else [StageProgress("lr-range")]

@@ -65,9 +65,10 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
         return flat
     if isinstance(config, list) and any(isinstance(item, Mapping) for item in config):
         flat = {}
-        for item in config:
-            name = str(item["class_path"]).rpartition(".")[2]
-            flat |= flatten(item, f"{prefix}.{name}")
+        for number, item in enumerate(config):
+            named = isinstance(item, Mapping) and "class_path" in item
+            name = f".{str(item['class_path']).rpartition('.')[2]}" if named else f"[{number}]"
+            flat |= flatten(item, prefix + name)
         return flat
     return {prefix: config}
 

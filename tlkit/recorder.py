@@ -152,10 +152,10 @@ def write_csv(path: Path, rows: list[Row]) -> None:
     write_text(path, text.getvalue())
 
 
-def peak_memory() -> dict[str, Any]:
-    """Returns peak memory in bytes: of the accelerator if there is one, else of this process."""
-    if torch.cuda.is_available():
-        return {"peak_bytes": torch.cuda.max_memory_allocated(), "device": torch.cuda.get_device_name()}
+def peak_memory(device: torch.device) -> dict[str, Any]:
+    """Returns peak memory in bytes: of the GPU that trains, else of this process."""
+    if device.type == "cuda":
+        return {"peak_bytes": torch.cuda.max_memory_allocated(device), "device": torch.cuda.get_device_name(device)}
     unit = 1 if sys.platform == "darwin" else 1024
     return {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "device": "process"}
 

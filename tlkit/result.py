@@ -45,6 +45,7 @@ def finish(
     metrics = {key: best[key] for key in best if key.startswith(("train/", "val/"))} | metrics
     draw_curves(run.path / "curves.png", {stage.name: recorder.history}, selected["name"])
     _log_hyperparameters(trainer, stage, metrics, selected["name"])
+    device, summaries = trainer.strategy.root_device, _summaries(trainer)
     result = {
         "id": stage.id,
         "experiment": stage.experiment,
@@ -53,12 +54,12 @@ def finish(
         "metrics": metrics,
         "parameters": parameters(model),
         "seconds": seconds,
-        "memory": peak_memory(),
+        "memory": _memory(device, summaries),
         "energy": _energy(trainer),
         "pretrain": pretrain,
-        "summaries": _summaries(trainer),
+        "summaries": summaries,
         "versions": _versions(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "precision": str(trainer.precision),
         "threads": torch.get_num_threads(),
         "seed": stage.seed,
@@ -123,6 +124,13 @@ def _metric(recorder: Recorder) -> dict[str, Any]:
 def _summaries(trainer: Trainer) -> dict[str, Any]:
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     return {type(callback).__name__: callback.summary() for callback in callbacks if hasattr(callback, "summary")}
+
+
+def _memory(device: torch.device, summaries: dict[str, Any]) -> dict[str, Any]:
+    """Returns the peak; a callback that measures it per epoch starts the GPU's own record anew each time."""
+    memory = peak_memory(device)
+    seen = [summary["peak_bytes"] for summary in summaries.values() if summary.get("peak_bytes")]
+    return memory | {"peak_bytes": max([memory["peak_bytes"], *seen])}
 
 
 def _energy(trainer: Trainer) -> dict[str, Any] | None:

@@ -4,9 +4,12 @@ import json
 import logging
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import reduce
 from itertools import pairwise
+from operator import or_
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -100,12 +103,16 @@ class StageCLI(LightningCLI):
         """Adds what tlkit knows beside Lightning's trainer, model and data."""
         for name, (hint, default, text) in OPTIONS.items():
             parser.add_argument(f"--{name}", type=hint, default=default, help=text)
+        for action in parser._actions:  # Union[int, float] may come back from Python's cache as Union[float, int]
+            members = get_args(getattr(action, "_typehint", None))
+            if int in members and float in members:  # limit_train_batches: 1 is one batch, 1.0 is all of them
+                action._typehint = reduce(or_, sorted(members, key=lambda member: member is not int))  # type: ignore[attr-defined]
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses words or a configuration, whatever stands in ``sys.argv``."""
         if isinstance(args, dict):
             try:
-                self.config = parser.parse_object(args)
+                self.config = parser.parse_object(deepcopy(args))  # which changes dataclasses in lists in place
             except ArgumentError as error:
                 raise UserError(f"the configuration with its overrides is not valid: {error}") from error
             return
@@ -120,7 +127,7 @@ class StageCLI(LightningCLI):
         except ArgumentError as error:
             raise UserError(_explain(parser, error, args)) from error
         _check_what_the_parser_lets_pass(args)
-        for path in _config_files(args):
+        for path in config_files(args):
             for message in losses(read(path.read_text())[0].value, self.resolved(), args):
                 log.warning(message)
 
@@ -183,7 +190,7 @@ def _explain(parser: LightningArgumentParser, error: ArgumentError, args: Sequen
     """Returns what is wrong with a command line: every fault of its files, or else the one the parser found."""
     from tlkit.faults_cli import cli_fault
 
-    for path in _config_files(args):
+    for path in config_files(args):
         if not path.is_file():
             return f"--config: expected a file, got {path}, which does not exist"
     message = _report(args, lambda fault: True) or cli_fault(parser, str(error), args)
@@ -201,14 +208,14 @@ def _check_what_the_parser_lets_pass(args: Sequence[str]) -> None:
 def _report(args: Sequence[str], wanted: Callable[[Fault], bool]) -> str:
     """Returns the faults of all configuration files on a command line, as text."""
     reports = []
-    for path in _config_files(args):
+    for path in config_files(args):
         faults = [fault for fault in find_faults(path.read_text(), SCHEMA, str(path)) if wanted(fault)]
         if faults:
             reports.append(report(faults, str(path)))
     return "\n".join(reports)
 
 
-def _config_files(args: Sequence[str]) -> list[Path]:
+def config_files(args: Sequence[str]) -> list[Path]:
     """Returns the configuration files named on a command line."""
     files = []
     for word, following in pairwise([*args, ""]):

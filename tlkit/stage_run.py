@@ -50,12 +50,12 @@ def run(stage: Stage, resume: str | None = None) -> Run:
         stage: what to train.
         resume: ``last``, to go on with the run that was cut off, or a checkpoint file of this stage.
     """
-    source = _source(stage, resume)
+    source = source_of(stage, resume)
     directory, checkpoint = _resume(stage, resume) if resume else (None, None)
     if directory is None and (cut_off := runs.find_unfinished(stage.root, stage.name, stage.id)):
         log.info("a run of this stage was cut off: %s; --ckpt_path last goes on with it", cut_off.path)
     directory = directory or runs.create(stage.root, stage.experiment, stage.name, stage.id)
-    with runs.running(directory.path), _log_to(directory.path / "log.txt"):
+    with runs.running(directory.path), log_to(directory.path / "log.txt"):
         log.debug("command: %s", shlex.join(sys.argv))
         log.info("%s stage in %s", stage.name, directory.path)
         _train(stage, directory, source, checkpoint)
@@ -63,7 +63,8 @@ def run(stage: Stage, resume: str | None = None) -> Run:
     return directory
 
 
-def _source(stage: Stage, resume: str | None) -> Source | None:
+def source_of(stage: Stage, resume: str | None) -> Source | None:
+    """Returns the weights that a stage starts from, after training the pretrain that they come from if need be."""
     if stage.checkpoint:
         log.info("pretrained weights from %s", stage.checkpoint)
         return Source(load_weights(stage.checkpoint), {"path": str(stage.checkpoint)})
@@ -116,7 +117,7 @@ def _train(stage: Stage, run: Run, source: Source | None, checkpoint: Path | Non
         runs.write_text(run.path / "config.yaml", config_yaml(stage))
         cli, recorder, io = _build(stage, run)
         model, data, trainer = cli.model, cli.datamodule, cli.trainer
-        transferred = _hand_over(stage, model, source.weights) if source else []
+        transferred = hand_over(stage, model, source.weights) if source else []
         model.transferred, model.run_dir = transferred, run.path
         if hasattr(data, "describe"):
             runs.write_text(run.path / "split.json", json.dumps(data.describe(), indent=1))
@@ -188,7 +189,7 @@ def _validates(data: LightningDataModule | None) -> bool:
     return rows is None or any(len(some) for some in rows.values())
 
 
-def _hand_over(stage: Stage, model: LightningModule, weights: Weights) -> list[str]:
+def hand_over(stage: Stage, model: LightningModule, weights: Weights) -> list[str]:
     """Copies the chosen layers and the input normalisation into the model; returns the names of the layers."""
     network = network_of(model)
     try:
@@ -251,7 +252,7 @@ class _Clock:
 
 
 @contextmanager
-def _log_to(path: Path) -> Iterator[None]:
+def log_to(path: Path) -> Iterator[None]:
     """Copies tlkit's and Lightning's messages and all warnings to a file."""
     handler = logging.FileHandler(path)
     handler.addFilter(lambda record: "weights_only" not in record.msg and "litlogger" not in record.msg)

@@ -29,7 +29,7 @@ class EMAWeights(WeightAverage):
     Parameters of frozen layers are averaged too, so a layer that is thawed later has its average. It takes the memory
     of the weights once more, during a validation and after the run twice.
 
-    Source: equation 10.8 of the seed document; the warm-up is that of TensorFlow's ``ExponentialMovingAverage``.
+    Source: equation 10.8; the warm-up is that of TensorFlow's ``ExponentialMovingAverage``.
 
     Args:
         decay: share that the average keeps in each averaging, at least 0 and below 1; null: 0.999, or as half_life.

@@ -15,9 +15,9 @@ from tlkit.protocol import head_down
 from tlkit_callbacks.best_checkpoint import check_best, restore_best
 from tlkit_callbacks.freezing import Freezing, chart_step
 from tlkit_callbacks.phase import START, Begin, Phase, in_turn, layers_in, plateaus, segment_in
-from tlkit_callbacks.phase_checks import check_others, check_phases, check_updates, check_values
+from tlkit_callbacks.phase_checks import check_others, check_phases, check_plateaus, check_updates, check_values
 from tlkit_callbacks.phase_rates import group_key, rates_of_phases, transition
-from tlkit_callbacks.plateau import PlateauWatch, check_metric, check_sanity, check_validates, fresh_value
+from tlkit_callbacks.plateau import PlateauWatch, check_sanity, fresh_value
 from tlkit_callbacks.schedule import Schedule, Segment
 from tlkit_callbacks.updates import completed_updates
 
@@ -117,12 +117,7 @@ class GradualUnfreezing(Freezing, Schedule):
         A subclass may have a trigger of its own; then a phase needs none. It is asked before each window of batches,
         and when a checkpoint is written: what metrics have decided by then holds after a resume.
         """
-        holds = {str(moment): moment.reached(trainer) for moment in phase.moments}
-        if phase.plateau is not None and self._watch is not None:
-            name = f"{phase.plateau.metric} no better for {phase.plateau.patience} epochs"
-            holds[name] = self._watch.wait >= phase.plateau.patience
-        met = [reason for reason, holding in holds.items() if holding]
-        return " and ".join(met) if met and (phase.when == "any" or len(met) == len(holds)) else None
+        return phase.due(trainer, self._watch)
 
     @override
     def frozen(self, pl_module: LightningModule) -> list[str]:
@@ -141,8 +136,7 @@ class GradualUnfreezing(Freezing, Schedule):
         layers = layers_in(network, phases)
         check_phases(trainer, phases, layers, overlap=self.overlap, own_trigger=self._own_trigger)
         check_others(trainer, pl_module, {name for names in layers for name in names})
-        for plateau in plateaus(phases):
-            check_metric(pl_module, plateau.metric, type(self).__name__, plateau.mode)
+        check_plateaus(pl_module, phases, type(self).__name__)
         Freezing.check(self, trainer, pl_module)
         Schedule.check(self, trainer, pl_module)
 
@@ -173,8 +167,6 @@ class GradualUnfreezing(Freezing, Schedule):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         check_updates(trainer, self._phases, type(self).__name__)
-        for plateau in plateaus(self._phases):
-            check_validates(trainer, plateau.metric, type(self).__name__)
         self._settle(trainer, pl_module)
         if self._watch is not None and self._restored.get("watch"):
             self._watch.load_state_dict(self._restored["watch"])
@@ -182,10 +174,9 @@ class GradualUnfreezing(Freezing, Schedule):
 
     @override
     def advance(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.fit_loop.epoch_loop.batch_idx % trainer.accumulate_grad_batches == 0:
-            reason = self._due(trainer, pl_module)
-            if reason is not None:
-                self._begin_next(trainer, pl_module, reason)
+        window_begins = trainer.fit_loop.epoch_loop.batch_idx % trainer.accumulate_grad_batches == 0
+        if window_begins and (reason := self._due(trainer, pl_module)) is not None:
+            self._begin_next(trainer, pl_module, reason)
 
     def _due(self, trainer: Trainer, pl_module: LightningModule) -> str | None:
         """Returns why the next phase is due; None if it is not, there is none, or this one has had no update yet."""

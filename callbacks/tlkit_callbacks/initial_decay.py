@@ -15,8 +15,8 @@ class InitialDecay(StepDecay):
         epochs: at the full rate; 0: none.
         layers: the layers it applies to: the last one, or those given as in `LayerFreezing`.
         factor: what the rate falls by.
-        updates_per_epoch: counts so many updates as an epoch, whatever the data have: advice from a larger data set, which
-            names epochs, means updates; null: the epochs of the data.
+        updates_per_epoch: counts so many updates as an epoch, whatever the data have: advice from a larger data set
+            that names epochs means updates; null: the epochs of the data.
 
     Raises:
         UserError: an argument is out of range; at the start of a run: a layer that does not exist, or unnamed parameter

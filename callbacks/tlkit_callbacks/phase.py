@@ -10,7 +10,7 @@ from torch import nn
 from tlkit.errors import UserError
 from tlkit.layers import LayerSpec, layers_of, select
 from tlkit_callbacks.moment import Moment
-from tlkit_callbacks.plateau import Plateau
+from tlkit_callbacks.plateau import Plateau, PlateauWatch
 from tlkit_callbacks.schedule import Segment
 from tlkit_callbacks.updates import updates_of_epochs
 
@@ -62,6 +62,20 @@ class Phase:
         """Whether anything says when it begins."""
         return bool(self.moments) or self.plateau is not None
 
+    def due(self, trainer: Trainer, watch: PlateauWatch | None) -> str | None:
+        """Says why it begins with the batch that comes next; None while it does not.
+
+        Args:
+            trainer: in a fit.
+            watch: of its plateau.
+        """
+        holds = {str(moment): moment.reached(trainer) for moment in self.moments}
+        if self.plateau is not None and watch is not None:
+            name = f"{self.plateau.metric} no better for {self.plateau.patience} epochs"
+            holds[name] = watch.wait >= self.plateau.patience
+        met = [reason for reason, holding in holds.items() if holding]
+        return " and ".join(met) if met and (self.when == "any" or len(met) == len(holds)) else None
+
     def never(self, beyond: Callable[[Moment], bool]) -> bool:
         """Tells whether it cannot begin, given which moments lie beyond the end of the run."""
         hopeless = [beyond(moment) for moment in self.moments] + [False] * (self.plateau is not None)
@@ -87,12 +101,10 @@ def in_turn(
         rate: of all phases but the first, see `Phase`.
         plateau: in place of ``epochs``; the next phase begins with the best checkpoint.
     """
-    best = plateau is not None
-    starts = [number * epochs if epochs and not best else None for number in range(len(layers))]
-    later = [
-        Phase(spec, epoch=start, rate=rate, plateau=plateau, restore_best=best)
-        for spec, start in zip(layers[1:], starts[1:], strict=True)
-    ]
+    if plateau is not None:
+        later = [Phase(spec, plateau=plateau, rate=rate, restore_best=True) for spec in layers[1:]]
+    else:
+        later = [Phase(spec, epoch=epochs and number * epochs, rate=rate) for number, spec in enumerate(layers[1:], 1)]
     return [Phase(layers[0]), *later]
 
 

@@ -8,7 +8,8 @@ from lightning.pytorch import LightningModule, Trainer
 from tlkit.errors import UserError
 from tlkit_callbacks.freezing import Freezing
 from tlkit_callbacks.moment import Moment
-from tlkit_callbacks.phase import UNITS, Phase, update_at
+from tlkit_callbacks.phase import UNITS, Phase, plateaus, update_at
+from tlkit_callbacks.plateau import check_metric, check_validates
 from tlkit_callbacks.updates import check_length, total_updates
 
 
@@ -61,7 +62,7 @@ def check_values(phases: Sequence[Phase], who: str = "") -> None:
 
 
 def check_updates(trainer: Trainer, phases: Sequence[Phase], who: str) -> None:
-    """Refuses, once a run has its data, phases that begin after its end or before the phase before them.
+    """Refuses, once a run has its data, phases that begin after its end, before the phase before them, or never.
 
     Args:
         trainer: in a fit.
@@ -71,6 +72,8 @@ def check_updates(trainer: Trainer, phases: Sequence[Phase], who: str) -> None:
     Raises:
         UserError: see above.
     """
+    for plateau in plateaus(phases):
+        check_validates(trainer, plateau.metric, who)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
     try:
@@ -87,6 +90,16 @@ def check_updates(trainer: Trainer, phases: Sequence[Phase], who: str) -> None:
                 f"{' and '.join(map(str, phase.moments))}, which is update {begins}"
             )
         last = begins or last
+
+
+def check_plateaus(pl_module: LightningModule, phases: Sequence[Phase], who: str) -> None:
+    """Refuses a plateau on a metric that is known not to be logged.
+
+    Raises:
+        UserError: see above.
+    """
+    for plateau in plateaus(phases):
+        check_metric(pl_module, plateau.metric, who, plateau.mode)
 
 
 def check_others(trainer: Trainer, pl_module: LightningModule, thawed: Collection[str]) -> None:

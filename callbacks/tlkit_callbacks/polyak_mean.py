@@ -12,7 +12,7 @@ class PolyakMean(WeightAverage):
     Best begun late, when the weights move around an optimum. What is evaluated, what is in a checkpoint and what the
     module holds after the run is as in `EMAWeights`, and so is what it costs.
 
-    Source: Polyak, Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 30, 1992.
+    Source: Polyak, Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 30 (1992).
 
     Args:
         start: after which the weights count: ``{epoch: 5}``, ``{step: 100}`` or ``{fraction: 0.3}``; null: all.

@@ -24,8 +24,8 @@ class StepDecay(Schedule):
         start: epoch of the first drop, counted from 0 (0: before the first update); ``every`` by default.
         layers: the layers it applies to; all by default. Needs named parameter groups (`tlkit.optim`).
         warmup: updates over which the rate first rises linearly, while the epochs count already; 0: none.
-        updates_per_epoch: counts so many updates as an epoch, whatever the data have: advice from a larger data set, which
-            names epochs, means updates; null: the epochs of the data.
+        updates_per_epoch: counts so many updates as an epoch, whatever the data have: advice from a larger data set
+            that names epochs means updates; null: the epochs of the data.
 
     Raises:
         UserError: neither ``every`` nor ``start`` is given, or one of them cannot be; at the start of a run: a layer

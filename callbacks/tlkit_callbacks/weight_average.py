@@ -93,7 +93,6 @@ class WeightAverage(Callback, ABC):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        vars(trainer.strategy).pop(STATE_DICT, None)  # of a fit that ended with an exception
         if stage == "fit":
             self._sets, self._averaged, self._next = None, 0, 0
             self._raw_metrics, self._loaded = {}, None
@@ -175,7 +174,7 @@ class WeightAverage(Callback, ABC):
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        vars(trainer.strategy).pop(STATE_DICT, None)
+        vars(trainer.strategy).pop(STATE_DICT, None)  # after an exception only now: it may still be saved
         if stage == "fit":
             self._swap_in()  # a run that had already reached its end has no on_train_end
 

@@ -54,8 +54,6 @@ class WeightSets:
             wide = averages[0].dtype
             torch._foreach_lerp_(averages, owns if owns[0].dtype == wide else [own.to(wide) for own in owns], weight)
 
-    # a validation runs in inference mode, which would leave tensors that nothing can train with
-    @torch.inference_mode(False)
     @torch.no_grad()
     def swap_in(self) -> None:
         """Gives the module the average. Idempotent."""
@@ -63,7 +61,6 @@ class WeightSets:
             self.raw = {name: own.detach().clone() for name, own in self._own.items()}
             torch._foreach_copy_(list(self._own.values()), list(self.average.values()))
 
-    @torch.inference_mode(False)
     @torch.no_grad()
     def swap_out(self) -> None:
         """Gives the module the raw weights back. Idempotent."""

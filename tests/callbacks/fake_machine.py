@@ -1,5 +1,6 @@
 """A machine for `EnergyMonitor`: a clock set by hand, processors in a sysfs tree, NVIDIA cards in a C library."""
 
+import atexit
 import ctypes
 import os
 import shutil
@@ -125,7 +126,9 @@ def library(old: bool = False) -> Path:
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("needs a C compiler")
-    target = Path(tempfile.mkdtemp(prefix="fake_nvml")) / "libnvidia-ml.so.1"
+    folder = tempfile.mkdtemp(prefix="fake_nvml")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    target = Path(folder) / "libnvidia-ml.so.1"
     source = Path(__file__).with_name("fake_nvml.c")
     subprocess.run([compiler, "-shared", "-fPIC", *(["-DOLD"] if old else []), "-o", target, source], check=True)
     return target

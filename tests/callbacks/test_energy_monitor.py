@@ -18,7 +18,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tlkit_callbacks import LayerFreezing
 from tlkit_callbacks.energy import rapl, sources, trained
-from tlkit_callbacks.energy.counter import Counter
+from tlkit_callbacks.energy.counter import Counter, Unreadable
 from tlkit_callbacks.energy.trained import samples_in
 from tlkit_callbacks.energy_monitor import EnergyMonitor
 from torch import Tensor
@@ -141,6 +141,7 @@ def test_a_new_phase_begins_a_new_row_whatever_the_order_of_callbacks(first: boo
     summary = monitor.summary()["phases"]
     assert {name: phase["samples"] for name, phase in summary.items()} == {"0": 8, "1": 4, "2": 12}
     assert sum(phase["joules"] for phase in summary.values()) == pytest.approx(2 * 360)
+    assert [phase["frozen_fraction"] for phase in summary.values()] == pytest.approx([frozen, 0, 0])
 
 
 @pytest.mark.parametrize(("steps", "precision"), [(1, "32-true"), (3, "bf16-mixed")])
@@ -210,6 +211,34 @@ def test_a_run_that_goes_on_from_mid_epoch_counts_each_step_once(tmp_path: Path)
     assert monitor.summary()["train_joules"] == pytest.approx(600)
 
 
+def test_an_edge_that_cannot_be_read_makes_its_epoch_unknown_and_not_the_run(tmp_path: Path) -> None:
+    class Fails(Scripted):
+        broken = False
+
+        def counters(self, trainer: Any, card: Any) -> list[Counter]:
+            def read() -> float:
+                if self.broken:
+                    raise Unreadable("busy")
+                return self.clock.joules
+
+            return [Counter("meter", "scripted", read, self.clock)]
+
+        def on_train_batch_end(self, *arguments: Any) -> None:
+            super().on_train_batch_end(*arguments)
+            self.broken = arguments[0].global_step == 6  # the edge before the second validation
+
+        def on_validation_batch_start(self, *_: Any) -> None:
+            self.broken = False
+
+    clock = Clock()
+    monitor = Fails(clock)
+    fit(tmp_path, clock, monitor, epochs=3)
+    found = [(row["joules"][:3], row["why"]) for row in table(tmp_path)]
+    assert found == [("360", ""), ("", "meter: could not be read: busy"), ("360", "")]
+    assert monitor.energy() == {"joules": pytest.approx(3 * 360), "method": "scripted", "scope": "meter"}
+    assert monitor.summary()["samples_per_joule"] is None
+
+
 def test_a_run_measured_in_two_ways_has_no_sum(tmp_path: Path) -> None:
     clock = Clock()
     first = trainer(tmp_path, Scripted(clock, 1.0), plugins=[SlowDisk(clock)], epochs=1)
@@ -247,6 +276,29 @@ def test_tensorboard_and_other_loggers_have_the_figures_of_each_epoch(tmp_path: 
         assert points == [(3, pytest.approx(value)), (6, pytest.approx(value))]
     assert {"energy/samples_per_joule", "time/train_seconds", "memory/peak_bytes"} <= set(events.Tags()["scalars"])
     assert column(table(tmp_path / "tb"), "epoch") == [0, 0, 1]  # the run directory of this trainer
+
+
+def test_an_epoch_too_short_for_its_counter_says_so_and_is_not_charted_but_the_run_is_long_enough(
+    tmp_path: Path,
+) -> None:
+    class Slow(Scripted):
+        def counters(self, trainer: Any, card: Any) -> list[Counter]:
+            return [Counter("slow", "scripted", lambda: self.clock.now // 0.4 * 30, self.clock)]
+
+    clock = Clock()
+    monitor = Slow(clock)
+    fit(tmp_path, clock, monitor, limit_train_batches=1, logger=CSVLogger(tmp_path, "csv", ""))
+    for row in table(tmp_path / "csv"):
+        assert (row["seconds"], row["valid"], row["why"]) == (
+            "2.5",
+            "False",
+            "shorter than 10 periods of the counter (4 s)",
+        )
+        assert float(row["joules"]) == pytest.approx(75 * 2.5, rel=0.2) and row["samples_per_joule"] == ""
+    logged = (tmp_path / "csv" / "metrics.csv").read_text().splitlines()[0]
+    assert "time/seconds" in logged and "energy/" not in logged
+    assert monitor.summary()["valid"]
+    assert monitor.energy() == {"joules": pytest.approx(75 * 5, rel=0.1), "method": "scripted", "scope": "slow"}
 
 
 @pytest.mark.parametrize(

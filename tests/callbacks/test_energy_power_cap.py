@@ -112,6 +112,7 @@ def child(folder: Path) -> Iterator[multiprocessing.process.BaseProcess]:
         process.join()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_it_comes_back_after_sigterm(on_card: Cards, tmp_path: Path) -> None:
     with child(tmp_path) as process:
         assert on_card.get().limit == CAP
@@ -144,6 +145,7 @@ def test_it_comes_back_when_a_process_ends_that_nobody_told_of_it(cards: Cards) 
     assert (int(done.stdout), cards.get().limit) == (CAP, PRIOR)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_after_sigkill_the_next_start_puts_it_back_and_a_living_owner_keeps_it(on_card: Cards, tmp_path: Path) -> None:
     with child(tmp_path) as process:
         with pytest.raises(UserError, match=f"capped at 200 W by process {process.pid} on "):
@@ -173,6 +175,16 @@ def test_the_next_cap_comes_back_to_what_was_there_before_the_killed_one(on_card
     module = Watches(on_card)
     fit(tmp_path, module, 150)
     assert (module.limits, on_card.get().limit) == ([150_000] * 3, PRIOR)
+
+
+def test_a_cap_after_a_killed_one_notes_what_was_there_before_both(cards: Cards) -> None:
+    abandoned(cards)
+    with opened():
+        cap = PowerCap(card_of(0), 150)
+        cap.apply()
+        assert cards.get().limit == 150_000
+        cap.restore()
+    assert cards.get().limit == PRIOR
 
 
 def test_a_limit_that_somebody_has_set_since_is_left_alone(cards: Cards) -> None:

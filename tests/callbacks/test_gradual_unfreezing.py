@@ -21,10 +21,7 @@ from tlkit_callbacks.phase import Phase
 from tlkit_callbacks.plateau import Plateau
 from tlkit_callbacks.schedule import Curve
 from tlkit_callbacks.step_decay import StepDecay
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from toy import ToyData, ToyNet
-from two_processes import gloo
 
 from tlkit.errors import UserError
 from tlkit.optim import build_optimizer
@@ -428,7 +425,7 @@ class Stop(Callback):
         raise UserError("stop")
 
 
-# --- beside others, compiled, in two processes
+# --- beside others, compiled
 
 
 def test_a_window_of_freezing_beside_it_adds_to_what_is_frozen(tmp_path: Path) -> None:
@@ -459,60 +456,6 @@ def test_a_compiled_module_thaws_as_a_plain_one(tmp_path: Path) -> None:
     trainer(tmp_path, GradualUnfreezing(), epochs=3).fit(torch.compile(compiled, backend="eager"), loader(), loader())
     for key, value in plain.state_dict().items():
         torch.testing.assert_close(compiled.state_dict()[key], value)
-
-
-class Plain(LightningModule):
-    """Three linear layers; what a rank computes of its share of a batch averages to the gradient of the whole."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.one, self.two, self.three = nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 1)
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        x, y = batch
-        return (self.three(torch.tanh(self.two(torch.tanh(self.one(x))))) - y).square().mean()
-
-    def configure_optimizers(self) -> Any:
-        return build_optimizer(self, lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=0.01))
-
-
-def batches(share: slice) -> Any:
-    generator = torch.Generator().manual_seed(2)
-    whole = [(torch.randn(8, 4, generator=generator), torch.randn(8, 1, generator=generator)) for _ in range(3)]
-    return DataLoader([(x[share], y[share]) for x, y in whole], batch_size=None)
-
-
-def phases() -> list[Phase]:
-    return [Phase("three"), Phase("two", step=4), Phase("one", epoch=2, rate=0.5)]
-
-
-def distributed(rank: int, folder: str) -> tuple[str, dict[str, Any]]:
-    """What DDP as it is says, and the weights that it leads to where it looks for unused parameters."""
-    ends: dict[str, Any] = {}
-    for strategy in ("ddp", "ddp_find_unused_parameters_true"):
-        module = Plain()
-        arguments: dict[str, Any] = {"strategy": strategy, "devices": 2, "use_distributed_sampler": False}
-        runner = trainer(folder, GradualUnfreezing(phases()), epochs=4, **arguments)
-        try:
-            runner.fit(module, batches(slice(rank, None, 2)))
-        except UserError as error:
-            refusal = str(error)
-        else:
-            ends = {key: value.tolist() for key, value in module.state_dict().items()}
-    return refusal, ends
-
-
-def test_two_processes_stay_together_across_a_thaw_and_compute_what_one_does(tmp_path: Path) -> None:
-    first, second = gloo(distributed, str(tmp_path))
-    assert "give trainer.strategy: ddp_find_unused_parameters_true" in first[0]
-    assert first == second  # to the bit
-    module = Plain()
-    before = snapshot(module)
-    trainer(tmp_path, GradualUnfreezing(phases()), epochs=4).fit(module, batches(slice(None)))
-    assert changed(module, before) == set(before)
-    for key, value in module.state_dict().items():
-        torch.testing.assert_close(torch.tensor(first[1][key]), value)
 
 
 # --- what it says

@@ -17,6 +17,7 @@ import torch
 from foreign_module import loader, trainer
 from lightning.pytorch import Callback, LightningModule
 from tlkit_callbacks import (
+    L2SP,
     ChainThaw,
     ConstantRate,
     CosineDecay,
@@ -27,14 +28,12 @@ from tlkit_callbacks import (
     GradualUnfreezing,
     InitialDecay,
     InverseSqrtDecay,
-    L2SP,
     LayerFreezing,
     LinearDecay,
     LinearProbeThenFineTune,
     Moment,
     OneCycle,
     Phase,
-    Plateau,
     PolyakMean,
     ReduceOnPlateau,
     SnapshotEnsemble,

@@ -12,6 +12,7 @@ from foreign_module import ForeignModule, changed, snapshot
 from lightning.pytorch.callbacks import ModelCheckpoint
 from test_gradual_unfreezing import BATCHES, LR, Named, rates, run
 from tlkit_callbacks import ChainThaw, GradualUnfreezing, LayerFreezing, LinearProbeThenFineTune, SurgicalFineTuning
+from tlkit_callbacks.moment import Moment
 from tlkit_callbacks.plateau import Plateau
 from tlkit_callbacks.step_decay import StepDecay
 
@@ -90,6 +91,8 @@ def test_surgery_is_refused_where_it_leaves_nothing_to_train(tmp_path: Path) -> 
     [
         (SurgicalFineTuning("conv2"), "SurgicalFineTuning freezes .* not transferred: fc;"),
         (LayerFreezing("fc"), "LayerFreezing freezes .* not transferred: fc;"),
+        (LayerFreezing("fc", start=Moment(epoch=2)), "LayerFreezing freezes .* not transferred: fc;"),
+        (LayerFreezing("all", "statistics"), None),
         (GradualUnfreezing(), None),
         (LinearProbeThenFineTune(1, head="conv1"), "LinearProbeThenFineTune freezes .* not transferred: fc;"),
     ],

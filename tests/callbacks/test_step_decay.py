@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from foreign_module import ForeignModule, loader, trainer
-from tlkit_callbacks import LayerFreezing, Schedule, StepDecay
+from tlkit_callbacks import CosineDecay, InitialDecay, LayerFreezing, Schedule, StepDecay
 
 from tlkit.errors import UserError
 from tlkit.optim import build_optimizer
@@ -122,3 +122,32 @@ def test_a_second_fit_starts_from_the_rate_of_the_first(tmp_path: Path) -> None:
     for _ in range(2):
         module.rates = []
         assert rates(module, tmp_path, StepDecay(every=1), epochs=2) == [[LR], [pytest.approx(LR / 10)]]
+
+
+def test_the_initial_decay_of_the_last_layer_is_one_drop(tmp_path: Path) -> None:
+    named = rates(NamedGroups(), tmp_path, InitialDecay(epochs=2), StepDecay(every=3), epochs=5)
+    spelled = rates(NamedGroups(), tmp_path, StepDecay(every=None, start=2, layers="fc"), StepDecay(every=3), epochs=5)
+    assert named == spelled
+    none = rates(NamedGroups(), tmp_path, InitialDecay(epochs=0, factor=0.5), epochs=3)
+    assert [fc for *_, fc in none] == pytest.approx([0.5] * 3)
+
+
+def test_it_stands_beside_a_schedule_of_the_whole_run(tmp_path: Path) -> None:
+    module = NamedGroups()
+    trainer(tmp_path, CosineDecay(), InitialDecay(epochs=1), epochs=2).fit(module, loader(), loader())
+    assert [fc / conv for conv, _, fc in module.rates[:-1]] == pytest.approx([10.0] * 3 + [1.0] * 2)
+
+
+def test_an_epoch_may_be_so_many_updates_of_a_larger_data_set(tmp_path: Path) -> None:
+    module = NamedGroups()
+    callbacks = [InitialDecay(epochs=1, updates_per_epoch=4), StepDecay(every=2, updates_per_epoch=4)]
+    trainer(tmp_path, *callbacks, epochs=3).fit(module, loader(), loader())
+    assert [conv for conv, _, _ in module.rates] == pytest.approx([0.1] * 8 + [0.01])
+    assert [fc for *_, fc in module.rates] == pytest.approx([1.0] * 4 + [0.1] * 4 + [0.01])
+
+
+def test_an_initial_decay_that_cannot_be_is_refused_under_its_own_name() -> None:
+    with pytest.raises(UserError, match="InitialDecay: expected `epochs` to be at least 0, got -1"):
+        InitialDecay(epochs=-1)
+    with pytest.raises(UserError, match="InitialDecay: expected `updates_per_epoch` to be at least 1, got 0"):
+        InitialDecay(epochs=1, updates_per_epoch=0)

@@ -97,6 +97,7 @@ CLASSIFICATION = {
     "columns": {
         "size": "examples",
         "over": ["layers", "decay"],
+        "panel": "decay",
         "protocol": "protocol",
         "train_loss": "train_loss",
         "val_loss": "val_loss",

@@ -60,10 +60,11 @@ class Ledger:
         write_csv(directory / FILE, [record for row in self.rows for record in records(row)])
 
     def log(self, trainer: Trainer) -> None:
-        """Logs the epoch that the rows end with."""
+        """Logs the epoch that the rows end with; its energy if that is valid."""
         epoch = join([row for row in self.rows if row.epoch == self.rows[-1].epoch])
         known = figures(epoch)
-        values = {tag: known[name] for tag, name in SCALARS.items() if known[name] is not None}
+        tags = [tag for tag in SCALARS if known["valid"] or not tag.startswith("energy/")]
+        values = {tag: known[SCALARS[tag]] for tag in tags if known[SCALARS[tag]] is not None}
         for logger in trainer.loggers:
             logger.log_metrics(values, step=epoch.step)
 
@@ -78,16 +79,18 @@ class Ledger:
         self.totals = {device: Total(**total) for device, total in state["totals"].items()}
 
     def summary(self) -> dict[str, Any]:
-        """Returns the figures of the whole run, of each device and of each phase."""
+        """Returns the figures of the whole run, of each device and of each phase; the fraction frozen is the last."""
         if not self.rows:
             return {}
         run = whole(self.rows, self.totals)
         phases = sorted({row.phase for row in self.rows if row.phase is not None})
+        joined = {str(phase): join([row for row in self.rows if row.phase == phase]) for phase in phases}
         return {
             "stage": run.stage,
             "precision": run.precision,
             "cap_requested_watts": run.cap_watts,
+            "frozen_fraction": run.frozen_fraction,
             **figures(run),
             "devices": {device: figures(run, device) for device in run.uses},
-            "phases": {str(phase): figures(join([r for r in self.rows if r.phase == phase])) for phase in phases},
+            "phases": {phase: {"frozen_fraction": row.frozen_fraction} | figures(row) for phase, row in joined.items()},
         }

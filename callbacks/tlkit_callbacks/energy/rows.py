@@ -105,7 +105,8 @@ def join_ranks(rows: Iterable[Row]) -> Row:
     for row in others:
         joined.samples += row.samples
         joined.peak_bytes = max(joined.peak_bytes, row.peak_bytes)
-        joined.uses = row.uses | joined.uses
+        for device, use in row.uses.items():
+            joined.uses.setdefault(device, use)
     return joined
 
 

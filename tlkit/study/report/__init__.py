@@ -9,7 +9,6 @@ import pandas as pd
 from markupsafe import Markup
 
 import tlkit
-from tlkit.errors import UserError
 from tlkit.study.report import (
     answer,
     comparison,
@@ -26,9 +25,8 @@ from tlkit.study.report import (
 from tlkit.study.report.mapping import TableMapping
 from tlkit.study.report.mapping_file import read_mapping
 from tlkit.study.report.statistics import compared
-from tlkit.study.report.tidy import prepare, read_table
-
-CURVES = ("run", "epoch", "value")
+from tlkit.study.report.table_file import read_curves, read_table
+from tlkit.study.report.tidy import prepare
 
 
 def report_table(table: Path, mapping: Path, out: Path, command: str) -> tuple[Path, tuple[str, ...]]:
@@ -51,21 +49,6 @@ def report_table(table: Path, mapping: Path, out: Path, command: str) -> tuple[P
     meaning = read_mapping(mapping, list(frame))
     curves = read_curves(meaning.curves) if meaning.curves else None
     return write_report(frame, meaning, out, title=table.stem, command=command, curves=curves)
-
-
-def read_curves(path: Path) -> pd.DataFrame:
-    """Reads training curves: columns run, epoch and value.
-
-    Raises:
-        UserError: it cannot be read, or a column is missing or holds no numbers.
-    """
-    curves = read_table(path)
-    absent = [name for name in CURVES if name not in curves]
-    if absent:
-        raise UserError(f"{path}: expected the columns {', '.join(CURVES)}, got {', '.join(curves)}")
-    for name in ("epoch", "value"):
-        curves[name] = pd.to_numeric(curves[name], errors="coerce")
-    return curves[list(CURVES)]
 
 
 def write_report(
@@ -99,11 +82,11 @@ def write_report(
     with drawing.style():
         sections = [
             comparison.comparison(chosen),
+            comparison.best(chosen),
             main_effects.main_effects(runs, chosen),
             main_effects.interactions(runs),
             distributions.distributions(runs),
             distributions.tails(runs),
-            comparison.best(chosen),
             protocols.over_factors(chosen),
             protocols.protocols(chosen),
             protocols.overfitting(chosen),

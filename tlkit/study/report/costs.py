@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from tlkit.study.report import drawing
 from tlkit.study.report.main_effects import draw_lines, interval_text
-from tlkit.study.report.section import Drawn, LeftOut, Section, Shown, capital
+from tlkit.study.report.section import HEADINGS, Drawn, LeftOut, Section, Shown, capital
 from tlkit.study.report.statistics import pareto, summary
 from tlkit.study.report.tidy import Factor, Runs
 
@@ -45,7 +45,7 @@ def compute(runs: Runs) -> Section | LeftOut:
         table.insert(0, "quantity", UNITS[name] + (" per epoch" if per_epoch and name != "memory" else ""))
         tables.append(table.rename(columns={factor.key: factor.label for factor in ways}))
     everything = pd.concat(tables, ignore_index=True)
-    headings = {name: name for name in everything.columns if name != "replicates"}
+    headings = {name: HEADINGS.get(name, name) for name in everything.columns if name != "replicates"}
     figure = _draw_compute(marked, quantities, ways, per_epoch)
     drawn = Drawn("compute", f"By {', '.join(factor.label for factor in ways)}.", figure)
     return Section(title, text, [drawn], [Shown("compute", "", everything, headings, rows=60)])
@@ -174,5 +174,5 @@ def scaling(runs: Runs) -> Section | LeftOut:
         f"perfect. {interval_text(runs)}"
     ]
     table = table.rename(columns={f.key: f.label for f in keys} | {"mean": "wall_seconds"})
-    headings = {name: name.replace("_", " ") for name in table.columns if name != "median"}
+    headings = {name: HEADINGS.get(name, name.replace("_", " ")) for name in table.columns if name != "median"}
     return Section(title, text, [Drawn("scaling", "Over workers.", figure)], [Shown("scaling", "", table, headings)])

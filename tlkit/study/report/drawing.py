@@ -68,7 +68,9 @@ def better(runs: Runs, width: int = 36) -> str:
 def from_zero(panels: Sequence[Axes]) -> None:
     """Starts the vertical axes at 0, with room above; after everything is drawn."""
     for axes in panels:
-        axes.set_ylim(0, 1.06 * max(axes.get_ylim()[1], axes.dataLim.y1))
+        tops = [float(other.dataLim.y1) for other in axes.get_shared_y_axes().get_siblings(axes)]
+        top = max((top for top in tops if np.isfinite(top)), default=0.0)
+        axes.set_ylim(0, 1.08 * top if top > 0 else 1)
 
 
 def short(text: str, length: int = 28) -> str:

@@ -4,7 +4,7 @@ import pandas as pd
 
 from tlkit.study.report import drawing
 from tlkit.study.report.main_effects import draw_lines, interval_text
-from tlkit.study.report.section import Drawn, LeftOut, Section, Shown
+from tlkit.study.report.section import HEADINGS, Drawn, LeftOut, Section, Shown
 from tlkit.study.report.statistics import summary
 from tlkit.study.report.tidy import Factor, Runs
 
@@ -45,7 +45,7 @@ def protocols(runs: Runs) -> Section | LeftOut:
     draw_lines(axes[0], runs, size, protocol)
     axes[0].set_ylabel(drawing.better(runs))
     table = _named(summary(runs, [protocol.key, size.key]), [protocol, size])
-    headings = {name: name for name in table.columns if name != "replicates"}
+    headings = {name: HEADINGS.get(name, name) for name in table.columns if name != "replicates"}
     drawn = Drawn("protocols", f"One line per {protocol.label}.", figure)
     return Section(
         "Protocols against each other", [interval_text(runs)], [drawn], [Shown("protocols", "", table, headings)]
@@ -75,7 +75,7 @@ def overfitting(runs: Runs) -> Section | LeftOut:
         parts.append(part)
     order = {level: place for place, level in enumerate(rows.levels)}
     table = pd.concat(parts).sort_values(rows.label, key=lambda c: c.map(order), kind="stable", ignore_index=True)
-    headings = {name: name for name in table.columns} | {"mean": "mean of all", "low": "95 % low", "high": "95 % high"}
+    headings = {name: HEADINGS.get(name, name) for name in table.columns} | {"mean": "mean of all"}
     figure, axes = drawing.panels(1, height=3.2)
     drawing.level_axis(axes[0], rows)
     names = ["train_loss", "val_loss", "difference"]

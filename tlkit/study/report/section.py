@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+HEADINGS = {"n": "runs", "low": "95 % low", "high": "95 % high"}  # of a summary, where the page shows it
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -108,4 +110,6 @@ def percent(share: float) -> str:
     """Returns a share as per cent, with one decimal below ten."""
     if np.isnan(share):
         return "—"
+    if 0 < share < 0.0005:
+        return "< 0.1 %"
     return f"{100 * share:.1f} %" if share < 0.0995 else f"{100 * share:.0f} %"

@@ -123,8 +123,7 @@ def _residual(frame: pd.DataFrame, within: list[str], others: list[str]) -> tupl
         values, cells = values - values.mean(), 1
     if not others:
         return float((values["y"] ** 2).sum()), cells
-    design, y = values.drop(columns="y").to_numpy(copy=True), values["y"].to_numpy()
-    design[np.abs(design) < 1e-9] = 0.0  # what the cells explain: rounding must not count as rank
+    design, y = values.drop(columns="y").to_numpy(), values["y"].to_numpy()
     solution, _, rank, _ = np.linalg.lstsq(design, y)
     return float(((y - design @ solution) ** 2).sum()), cells + int(rank)
 

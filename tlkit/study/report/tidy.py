@@ -1,8 +1,6 @@
 """A table from elsewhere as runs: factors with ordered levels, one number to compare, and what had to be left out."""
 
-import csv
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -89,30 +87,6 @@ class Runs:
         return replace(self, frame=frame, factors=self.factors if factors is None else factors)
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Reads a CSV (all cells as text) or a Parquet file.
-
-    Raises:
-        UserError: it cannot be read, is empty, or has a column twice.
-    """
-    try:
-        if path.suffix in (".parquet", ".pq"):
-            frame = pd.read_parquet(path)
-        else:
-            with path.open(newline="", encoding="utf-8") as file:
-                header = next(csv.reader(file), [])
-            twice = {name for name in header if header.count(name) > 1}
-            if twice:
-                raise UserError(f"{path}: expected each column once, got twice: {', '.join(sorted(twice))}")
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=True)
-    except (OSError, ValueError, pd.errors.ParserError) as error:  # pyarrow's and pandas' errors are ValueErrors
-        raise UserError(f"expected a table as CSV or Parquet, got {path}: {error}") from error
-    frame.columns = frame.columns.map(str)
-    if frame.empty:
-        raise UserError(f"{path}: expected a header and at least one row, got {len(frame)} rows")
-    return frame
-
-
 def prepare(table: pd.DataFrame, mapping: TableMapping) -> Runs:
     """Returns the runs that a report is about.
 
@@ -136,12 +110,14 @@ def prepare(table: pd.DataFrame, mapping: TableMapping) -> Runs:
     frame = pd.DataFrame(index=table.index)
     values = pd.to_numeric(table[mapping.metric].replace("", None), errors="coerce")
     frame["y"] = values.astype(float).replace([np.inf, -np.inf], np.nan)
-    factors, fixed = _factors(table, mapping, frame, remarks)
-    _others(table, mapping, frame, remarks)
-    unknown = frame[[factor.key for factor in factors]].isna().any(axis=1)
+    levels = {column: _levels(table[column], label, remarks) for column, label in mapping.factors.items()}
+    varied = [column for column, (text, _) in levels.items() if text.notna().any()]
+    unknown = pd.DataFrame({column: levels[column][0].isna() for column in varied}, index=table.index).any(axis=1)
     if unknown.any():
         remarks.append(f"{unknown.sum():,} rows have no level of some factor and are left out")
-        frame = frame[~unknown]
+    factors, fixed = _factors(levels, mapping, frame, frame["y"].notna() & ~unknown, remarks)
+    _others(table, mapping, frame, remarks)
+    frame = frame[~unknown]
     missing = frame[frame["y"].isna()]
     if len(missing):
         remarks.append(
@@ -156,22 +132,39 @@ def prepare(table: pd.DataFrame, mapping: TableMapping) -> Runs:
 
 
 def _factors(
-    table: pd.DataFrame, mapping: TableMapping, frame: pd.DataFrame, remarks: list[str]
+    levels: dict[str, tuple[pd.Series, bool]],
+    mapping: TableMapping,
+    frame: pd.DataFrame,
+    counted: pd.Series,
+    remarks: list[str],
 ) -> tuple[list[Factor], dict[str, str]]:
-    """Adds a categorical per factor to a frame."""
+    """Adds a categorical per factor to a frame.
+
+    Args:
+        levels: column -> its levels per row, and whether they are numbers.
+        mapping: for the labels.
+        frame: one row per run.
+        counted: which of them have a metric and a level of every factor.
+        remarks: added to.
+
+    Returns:
+        The factors with two levels or more, and label -> level of the others.
+    """
     factors, fixed = [], {}
-    with_value = frame["y"].notna()
-    for number, (column, label) in enumerate(mapping.factors.items()):
-        levels, numeric = _levels(table[column], label, remarks)
-        seen = [str(level) for level in levels.cat.categories if (levels[with_value] == level).any()]
+    for number, (column, (text, numeric)) in enumerate(levels.items()):
+        label, present = mapping.factors[column], set(text[counted].dropna())
+        seen = tuple(level for level in text.cat.categories if level in present)
+        lost = [level for level in text.cat.categories if level not in present]
         if len(seen) < 2:
             fixed[label] = seen[0] if seen else "no value"
             remarks.append(f"{label} has one level only ({fixed[label]}): it is fixed, not a factor")
         elif len(seen) > MOST_LEVELS:
             remarks.append(f"{label} has {len(seen)} levels that are no numbers: too many to compare; left out")
         else:
-            factors.append(Factor(f"f{number}", column, label, tuple(map(str, levels.cat.categories)), numeric))
-            frame[f"f{number}"] = levels
+            if lost:
+                remarks.append(f"{label} {', '.join(lost)}: left out, no run of it can be counted")
+            factors.append(Factor(f"f{number}", column, label, seen, numeric))
+            frame[f"f{number}"] = text.cat.set_categories(seen)
     return factors, fixed
 
 

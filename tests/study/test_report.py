@@ -1,0 +1,310 @@
+"""A whole report: its files, that every number is in a table, what it escapes, what it leaves out and says so."""
+
+import html
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from study_tables import CLASSIFICATION, COMPUTE, SCALING, classification, compute, curves, save, scaling
+
+from tlkit.errors import UserError
+from tlkit.study.commands import run
+from tlkit.study.report import report_table, writing
+
+MINIMAL: dict[str, Any] = {
+    "metric": {"column": "loss", "mode": "min"},
+    "factors": {"f": "F", "g": "G"},
+    "replicate": "seed",
+}
+
+
+def little() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame([(f, g, s) for f in "ab" for g in "xyz" for s in range(3)], columns=["f", "g", "seed"])
+    return table.assign(loss=rng.normal(1, 0.1, len(table)) + 0.3 * (table["f"] == "b"))
+
+
+def visible(page: Path) -> str:
+    """Returns the text of a page as one reads it, without its scripts."""
+    text = page.read_text(encoding="utf-8")
+    body = text[text.index("<body>") : text.index('<script type="application/json"')]
+    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", body)))
+
+
+Make = Callable[..., str]
+
+
+@pytest.fixture
+def unsaved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws figures but saves none of them, which is most of a report's time."""
+    monkeypatch.setattr(writing, "_save", lambda drawn, folder: "data:,")
+
+
+@pytest.fixture
+def make(tmp_path: Path, unsaved: None) -> Make:
+    """Makes a report of a table and returns its text."""
+
+    def made(table: pd.DataFrame, mapping: dict[str, Any]) -> str:
+        return visible(report_table(*save(tmp_path, table, mapping), tmp_path / "out", "cmd")[0])
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def classified(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the classification study."""
+    folder = tmp_path_factory.mktemp("classification")
+    table = classification()
+    paths = save(folder, table, CLASSIFICATION)
+    curves(table).to_csv(folder / "curves.csv", index=False)
+    run(["report", "--table", str(paths[0]), "--mapping", str(paths[1]), "--out", str(folder / "out")])
+    return folder / "out"
+
+
+def test_every_figure_is_there_as_png_and_pdf_and_in_the_page(classified: Path) -> None:
+    names = sorted(path.stem for path in (classified / "figures").glob("*.png"))
+    assert names == sorted(path.stem for path in (classified / "figures").glob("*.pdf"))
+    assert {"differences", "main_effects", "interactions", "shares", "distributions", "distributions_pair_1"} < set(
+        names
+    )
+    assert {"tail_risk", "over_f0", "over_f1", "protocols", "overfitting", "training_curves", "best_epoch"} < set(names)
+    page = (classified / "report.html").read_text()
+    assert page.count('<img src="data:image/svg+xml;base64,') == len(names)
+    assert not re.search(r'<[^>]*(src|href)="(?!data:|#)', page[: page.index('<script type="application/json"')])
+    assert "default-src 'none'" in page  # and the browser loads nothing that a script may ask for
+    assert sorted(path.name for path in classified.iterdir()) == ["figures", "report.html", "tables"]
+
+
+def test_effects_csv_holds_the_effects(classified: Path) -> None:
+    effects = pd.read_csv(classified / "tables" / "effects.csv")
+    columns = [
+        "factor",
+        "label",
+        "eta_squared",
+        "level",
+        "n",
+        "median",
+        "mean",
+        "low",
+        "high",
+        "replicates",
+        "no_value",
+    ]
+    assert list(effects) == columns
+    table = classification()
+    for factor in ("layers", "decay", "examples", "protocol"):
+        expected = table.groupby(factor)["accuracy"].agg(["size", "median", "mean"])
+        rows = effects[effects["factor"] == factor].set_index("level")[["n", "median", "mean"]]
+        assert rows.sort_index().to_numpy() == pytest.approx(expected.sort_index().to_numpy())
+    assert list(effects[effects["factor"] == "examples"]["level"]) == ["10", "25", "50", "100", "250", "all"]
+
+
+def test_every_number_on_the_page_is_in_a_table(classified: Path) -> None:
+    text = visible(classified / "report.html")
+    shown = {word.replace("−", "-").replace(",", "") for word in re.findall(r"−?\b\d[\d,]*\.\d+(?:e-?\d+)?", text)}
+    shown.discard("0.1")  # of the version
+    known: set[str] = set()
+    for path in (classified / "tables").glob("*.csv"):
+        values = pd.read_csv(path).select_dtypes("number").to_numpy(dtype=float).ravel()
+        for value in values[np.isfinite(values) & (values != 0)]:
+            for number in (value, 100 * value):
+                known |= {f"{number:.{digits}f}" for digits in range(1, 9)} | {
+                    f"{number:.3e}",
+                    f"{number:.3e}".replace("e-0", "e-"),
+                }
+    assert len(shown) > 200
+    assert shown - known - {"0.0"} == set()
+
+
+def test_the_answer_names_level_interval_and_evidence(classified: Path) -> None:
+    text = visible(classified / "report.html")
+    assert "How many layers to transfer, for which number of examples per class?" in text
+    answer = re.search(r"Layers transferred = 7 has the highest mean test accuracy \(%\), [^:]*: [^.]*\.", text)
+    assert answer and "95 % interval" in answer[0] and "better in" in answer[0]
+    assert "but it is not the best for every examples per class" in text
+    best = pd.read_csv(classified / "tables" / "best_by_size.csv", dtype=str).set_index("size")["best"]
+    assert best.to_dict() == {"10": "4", "25": "4", "50": "4", "100": "7", "250": "7", "all": "7"}
+    assert "tlkit study report --table" in text
+    assert "Always early: fewer epochs would probably do." in text
+    assert "Domains: source × target : it needs the roles `source` and `target`" in text
+
+
+def test_overfitting_is_the_difference_of_the_losses(classified: Path) -> None:
+    table = pd.read_csv(classified / "tables" / "overfitting.csv").set_index(["layers transferred", "loss"])
+    source = classification()
+    source["gap"] = source["val_loss"] - source["train_loss"]
+    for layers in (4, 5, 6, 7):
+        rows = source[source["layers"] == str(layers)]
+        assert table.loc[(layers, "difference"), "mean"] == pytest.approx(rows["gap"].mean())
+        assert table.loc[(layers, "train loss"), "10"] == pytest.approx(
+            rows[rows["examples"] == "10"]["train_loss"].mean()
+        )
+
+
+def test_what_an_epoch_costs_by_freeze_precision_cap_and_batch(make: Make, tmp_path: Path) -> None:
+    text = make(compute(), COMPUTE)
+    table = pd.read_csv(tmp_path / "out" / "tables" / "compute.csv")
+    row = table.query(
+        "`frozen part` == 'encoder' and precision == 'AMP' and `power cap` == '200 W' and `batch size` == 16"
+    )
+    seconds, joules, memory = row.set_index("quantity")["mean"]
+    assert seconds == pytest.approx(5.2, rel=0.02)
+    assert joules == pytest.approx(5.2 * 195, rel=0.02)
+    assert memory == pytest.approx((1e9 + 2.4e8 * 16 * 0.6) / 2**30)
+    assert "Seconds and joules of an epoch" in text
+    front = pd.read_csv(tmp_path / "out" / "tables" / "pareto.csv")
+    assert front["seconds per run"].is_monotonic_decreasing and front["joules"].is_monotonic_increasing
+
+
+def test_scaling_efficiency_is_speed_up_over_workers_and_threads(make: Make, tmp_path: Path) -> None:
+    make(scaling(), SCALING)
+    table = pd.read_csv(tmp_path / "out" / "tables" / "scaling.csv").set_index(["workers", "threads per worker"])
+    wall = scaling().groupby(["workers", "threads"])["wall"].mean()
+    assert table.loc[(1, 1), "efficiency"] == 1.0
+    assert table.loc[(8, 2), "speed_up"] == pytest.approx(wall[1, 1] / wall[8, 2])
+    assert table.loc[(8, 2), "efficiency"] == pytest.approx(wall[1, 1] / wall[8, 2] / 16)
+    assert table.loc[(4, 1), "utilisation"] == pytest.approx(0.95)
+
+
+def test_domains_and_forgetting(make: Make, tmp_path: Path) -> None:
+    table = little().assign(
+        before=lambda t: t["loss"] + 0.5, source_before=1.0, source_after=lambda t: 1.0 + (t["f"] == "b")
+    )
+    roles = {"source": "f", "target": "g"} | {name: name for name in ("before", "source_before", "source_after")}
+    make(table, MINIMAL | {"columns": roles})
+    matrix = pd.read_csv(tmp_path / "out" / "tables" / "domains.csv").set_index(["what", "F", "G"])["mean"]
+    cells = table.groupby(["f", "g"])["loss"].mean()
+    assert matrix["after the transfer", "b", "z"] == pytest.approx(cells["b", "z"])
+    assert matrix["before the transfer", "a", "x"] == pytest.approx(cells["a", "x"] + 0.5)
+    assert matrix["gain (positive: better)"].tolist() == pytest.approx([0.5] * 6)
+    forgotten = pd.read_csv(tmp_path / "out" / "tables" / "forgetting.csv").set_index(["factor", "level"])["mean"]
+    assert forgotten.to_dict() == {("f", "a"): 0.0, ("f", "b"): 1.0, ("g", "x"): 0.5, ("g", "y"): 0.5, ("g", "z"): 0.5}
+
+
+def test_names_are_shown_as_they_are_written(make: Make, tmp_path: Path) -> None:
+    evil = "</script><script>document.title='hacked'</script>"
+    table = little().rename(columns={"f": evil, "loss": "lo$s_{x"})
+    table["g"] = table["g"].map({"x": evil, "y": "_y\"'&", "z": "$\\frac"})
+    metric = {"column": "lo$s_{x", "mode": "min", "label": evil}
+    mapping = {"goal": evil, "metric": metric, "factors": {evil: evil, "g": "</style>_G"}, "replicate": "seed"}
+    text = make(table, mapping | {"fixed": {evil: evil}})
+    assert text.count(evil) > 10
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<script>document.title" not in page
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])  # type: ignore[index]
+    assert data["factors"][0]["label"] == evil
+    assert data["factors"][1]["levels"] == [evil, "_y\"'&", "$\\frac"]
+    assert evil in set(pd.read_csv(tmp_path / "out" / "tables" / "effects.csv")["level"])
+
+
+def test_runs_without_a_value_are_counted_per_level(make: Make, tmp_path: Path) -> None:
+    table = little().astype({"loss": object})
+    table.loc[[0, 1], "loss"] = "nan"
+    table.loc[17, "loss"] = "inf"
+    text = make(table, MINIMAL)
+    assert "3 of 18 runs have no finite loss and are left out of every figure" in text
+    assert "The table is unbalanced: 3 of 18 pairs" in text
+    lost = pd.read_csv(tmp_path / "out" / "tables" / "effects.csv").set_index("level")["no_value"]
+    assert lost.to_dict() == {"a": 2, "b": 1, "x": 2, "y": 0, "z": 1}
+
+
+def test_without_replicates_it_says_that_intervals_do_not_reflect_them(make: Make) -> None:
+    text = make(little(), MINIMAL | {"replicate": None})
+    assert "There is no replicate column: intervals are over runs and do not reflect replication." in text
+    assert "Intervals are Student's t over runs: they do not reflect replication." in text
+    assert "There is one replicate only (1): intervals do not reflect replication." in make(
+        little().query("seed == 1"), MINIMAL
+    )
+
+
+def test_one_level_no_variance_and_nothing_to_compare(make: Make) -> None:
+    text = make(little().query("f == 'a'"), MINIMAL)
+    assert "F has one level only (a): it is fixed, not a factor." in text
+    assert "Fixed, so nothing is known beyond: F: a." in text
+    assert "Interactions : there are fewer than two factors with two levels." in text
+    text = make(little().assign(loss=1.0), MINIMAL)
+    assert "The metric has the same value in every run: there is no variance to share." in text
+    assert "Distributions : the metric has the same value in every run." in text
+    text = make(little().query("f == 'a' and g == 'x'"), MINIMAL)
+    assert "No factor has two levels, so nothing can be compared; median loss: " in text
+    assert "Main effects : no factor has two levels." in text
+
+
+def test_missing_columns_are_said_on_the_page_and_on_the_command_line(
+    tmp_path: Path, capsys: Any, unsaved: None
+) -> None:
+    mapping = MINIMAL | {"factors": {"f": "F", "gg": "G"}, "columns": {"seconds": "secs"}}
+    table, path = save(tmp_path, little(), mapping)
+    run(["report", "--table", str(table), "--mapping", str(path), "--out", str(tmp_path / "out")])
+    out = capsys.readouterr().out
+    assert "note: factors: the table has no column 'gg'; did you mean 'g'? it has f, g, seed, loss\n" in out
+    assert "note: columns.seconds: the table has no column 'secs'" in out
+    assert out.endswith(f"report: {tmp_path / 'out' / 'report.html'}\n")
+    assert "Factors: the table has no column 'gg'" in visible(tmp_path / "out" / "report.html")
+
+
+def test_a_parquet_table_and_a_factor_that_is_called_as_a_statistic(tmp_path: Path, unsaved: None) -> None:
+    table = little().rename(columns={"f": "mean", "g": "n"})
+    _, mapping = save(tmp_path, table, MINIMAL | {"factors": {"mean": "median", "n": "low"}})
+    table.to_parquet(tmp_path / "t.parquet")
+    report_table(tmp_path / "t.parquet", mapping, tmp_path / "out", "cmd")
+    best = pd.read_csv(tmp_path / "out" / "tables" / "configurations.csv")
+    assert list(best.columns[:4]) == ["mean (factor)", "n (factor)", "n", "median"]
+
+
+def test_an_earlier_report_is_replaced_and_other_files_are_not(tmp_path: Path, unsaved: None) -> None:
+    table, mapping = save(tmp_path, little(), MINIMAL)
+    out = tmp_path / "out"
+    out.mkdir()
+    report_table(table, mapping, out, "cmd")
+    (out / "figures" / "stale.png").write_text("of an earlier mapping")
+    (out / "notes.txt").write_text("mine")
+    report_table(table, mapping, out, "cmd")
+    assert not (out / "figures" / "stale.png").exists()
+    assert (out / "notes.txt").read_text() == "mine"
+    with pytest.raises(UserError, match="expected a new or empty directory, or one with an earlier report"):
+        report_table(table, mapping, tmp_path, "cmd")
+    with pytest.raises(UserError, match="expected a directory for the report, got the file"):
+        report_table(table, mapping, table, "cmd")
+    assert not list(tmp_path.glob(".*building"))
+
+
+@pytest.mark.slow
+def test_the_same_report_twice_is_the_same_page(tmp_path: Path) -> None:
+    table, mapping = save(tmp_path, little(), MINIMAL)
+    pages = [report_table(table, mapping, tmp_path / name, "cmd")[0].read_bytes() for name in ("a", "b")]
+    assert pages[0] == pages[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "study: expected one of report, got none; tlkit study report --table"),
+        (["reprot"], "study: expected one of report, got 'reprot'; did you mean 'report'?"),
+        (["report", "--table", "t.csv"], "the following arguments are required: --mapping, --out; usage: tlkit study"),
+        (["report", "--tabel", "t.csv"], "study report: "),
+    ],
+)
+def test_a_wrong_command_line_is_one_message(words: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        run(words)
+    assert message in str(caught.value)
+
+
+def test_a_report_loads_neither_torch_nor_lightning(tmp_path: Path) -> None:
+    table, mapping = save(tmp_path, little(), MINIMAL)
+    code = (
+        "import sys; from tlkit.study.commands import run; run(sys.argv[1:]);"
+        "print('loaded', {'torch', 'lightning'} & set(sys.modules))"
+    )
+    words = ["report", "--table", table, "--mapping", mapping, "--out", tmp_path / "out"]
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("loaded set()\n")

@@ -1,0 +1,172 @@
+"""The numbers of a report against statsmodels, scipy and arithmetic by hand."""
+
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
+from study_tables import RESTORATION, classification, restoration
+
+from tlkit.study.report.mapping import TableMapping
+from tlkit.study.report.statistics import (
+    compared,
+    configurations,
+    effects,
+    interaction_shares,
+    main_shares,
+    paired,
+    pareto,
+    summary,
+    tail_risk,
+    threshold,
+)
+from tlkit.study.report.tidy import Runs, prepare
+from tlkit.study.report.training import advice
+
+SMALL = TableMapping("loss", "min", {"f": "F", "g": "G"}, replicate="seed")
+
+
+def small(**columns: list[float]) -> pd.DataFrame:
+    """Two factors × three seeds; b is worse than a by 1, 2 and 3 in the three seeds, whatever g is."""
+    rows = [(f, g, seed) for f in "ab" for g in "xy" for seed in range(3)]
+    table = pd.DataFrame(rows, columns=["f", "g", "seed"])
+    table["loss"] = 10.0 + (table["f"] == "b") * (table["seed"] + 1) + 0.25 * (table["g"] == "y")
+    return table.assign(**columns)
+
+
+def restored(**changes: object) -> Runs:
+    factors = RESTORATION["factors"]
+    mapping = TableMapping("loss", "min", factors, replicate="seed", **changes)  # type: ignore[arg-type]
+    return prepare(restoration(), mapping)
+
+
+def test_shares_of_variance_are_those_of_statsmodels() -> None:
+    runs = restored()  # source = target is left out, so the table is not balanced
+    names = {factor.key: factor.column for factor in runs.factors}
+    table = restoration()
+    formula = "loss ~ " + " + ".join(f"C({column})" for column in names.values())
+    anova = anova_lm(ols(formula, table).fit(), typ=2)
+    total = ((table["loss"] - table["loss"].mean()) ** 2).sum()
+    shares = main_shares(runs)
+    assert len(shares) == 6
+    for key, column in names.items():
+        assert shares[key] == pytest.approx(anova.loc[f"C({column})", "sum_sq"] / total, rel=1e-9)
+
+
+def test_interactions_are_those_of_statsmodels_where_the_table_is_balanced() -> None:
+    table = classification()
+    columns = ["layers", "decay", "examples", "protocol"]
+    runs = prepare(table, TableMapping("accuracy", "max", {column: column for column in columns}, replicate="split"))
+    anova = anova_lm(ols("accuracy ~ (" + " + ".join(f"C({c})" for c in columns) + ")**2", table).fit(), typ=2)
+    total = ((table["accuracy"] - table["accuracy"].mean()) ** 2).sum()
+    shares = interaction_shares(runs).set_index(["a", "b"])["eta_squared"]
+    assert list(shares) == sorted(shares, reverse=True)
+    for (a, x), (b, z) in combinations(enumerate(columns), 2):
+        assert shares[f"f{a}", f"f{b}"] == pytest.approx(anova.loc[f"C({x}):C({z})", "sum_sq"] / total, rel=1e-9)
+
+
+def test_intervals_are_over_the_means_of_replicates() -> None:
+    table = effects(prepare(small(), SMALL)).set_index(["factor", "level"])
+    row = table.loc["f", "b"]
+    # means of the seeds: 11.125, 12.125, 13.125; t(0.975, 2) = 4.3027, standard error 1/√3
+    assert row[["n", "median", "mean", "replicates"]].tolist() == pytest.approx([6, 12.125, 12.125, 3])
+    assert row["high"] - row["mean"] == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)
+    assert row["mean"] - row["low"] == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)
+    assert table.loc["f", "eta_squared"].tolist() == pytest.approx([12 / 16.1875] * 2)  # 3·2² over all squares
+    flat = prepare(small(), replace(SMALL, replicate=None))
+    low, high = stats.t.interval(0.95, 5, loc=12.125, scale=stats.sem([11.0, 12.0, 13.0, 11.25, 12.25, 13.25]))
+    row = effects(flat).set_index(["factor", "level"]).loc["f", "b"]
+    assert row[["low", "high", "replicates"]].tolist() == pytest.approx([low, high, 0])
+
+
+def test_differences_are_paired_by_replicate_and_by_the_other_factors() -> None:
+    runs = prepare(small(), SMALL)
+    row = paired(runs, runs.factors[0]).iloc[0]
+    expected = stats.ttest_1samp([-1.0, -2.0, -3.0], 0).confidence_interval()
+    assert row[["level", "against", "pairs", "replicates"]].tolist() == ["a", "b", 6, 3]
+    assert row[["difference", "low", "high"]].tolist() == pytest.approx([-2.0, expected.low, expected.high])
+    assert row["probability_of_improvement"] == 1.0
+    assert row["verdict"] == "inconclusive"  # -2 ± 2.48 holds 0, though every pair is better
+    row = paired(runs, runs.factors[1]).iloc[0]
+    assert row[["difference", "low", "high", "verdict"]].tolist() == [-0.25, -0.25, -0.25, "better"]
+
+
+def test_a_tie_is_half_an_improvement_and_one_replicate_has_no_interval() -> None:
+    table = small()
+    table.loc[table["seed"] == 0, "loss"] = 10.0
+    runs = prepare(table, SMALL)
+    assert paired(runs, runs.factors[0]).iloc[0]["probability_of_improvement"] == pytest.approx((4 + 2 * 0.5) / 6)
+    runs = prepare(small().query("seed == 1 and g == 'x'"), SMALL)
+    row = paired(runs, runs.factors[0]).iloc[0]
+    assert (row["difference"], row["verdict"], row["replicates"]) == (-2.0, "no interval", 0)
+
+
+def test_more_is_better_where_the_mapping_says_max() -> None:
+    runs = prepare(small(), replace(SMALL, mode="max"))
+    row = paired(runs, runs.factors[1]).iloc[0]
+    assert row[["level", "against", "difference", "verdict"]].tolist() == ["y", "x", 0.25, "better"]
+    assert configurations(runs).iloc[0][["f0", "f1", "mean", "best", "worst"]].tolist() == [
+        "b",
+        "y",
+        12.25,
+        13.25,
+        11.25,
+    ]
+
+
+def test_tail_risk_counts_models_worse_than_the_threshold() -> None:
+    runs = prepare(small(), SMALL)
+    # losses: 6 × about 10, then 11, 12, 13 and a quarter more: the upper quartile of twelve values
+    assert threshold(runs) == (np.quantile(small()["loss"], 0.75), False)
+    given = prepare(small(), replace(SMALL, threshold=11.9))
+    assert threshold(given) == (11.9, True)
+    table = tail_risk(given, 11.9).set_index(["factor", "level"])["fraction"]
+    assert table.to_dict() == {("f", "a"): 0.0, ("f", "b"): 4 / 6, ("g", "x"): 2 / 6, ("g", "y"): 2 / 6}
+    flat = prepare(small(), replace(SMALL, replicate=None))
+    row = tail_risk(flat, 11.9).iloc[1]
+    wilson = stats.binomtest(4, 6).proportion_ci(method="wilson")
+    assert (row["low"], row["high"]) == pytest.approx((wilson.low, wilson.high))
+    assert tail_risk(prepare(small(), replace(SMALL, mode="max")), 11.9).iloc[0]["fraction"] == 1.0
+
+
+def test_nuisance_factors_are_set_to_their_best_before_others_are_compared() -> None:
+    table = small()
+    table.loc[(table["f"] == "b") & (table["g"] == "y"), "loss"] = 9.0  # b is better once g is chosen for it
+    runs = prepare(table, replace(SMALL, nuisance=("g",)))
+    chosen = compared(runs)
+    assert [factor.column for factor in chosen.factors] == ["f"]
+    assert len(chosen.frame) == 6
+    assert summary(chosen, ["f0"])[["f0", "mean"]].to_numpy().tolist() == [["a", 10.0], ["b", 9.0]]
+    assert paired(chosen, chosen.factors[0]).iloc[0]["level"] == "b"
+    assert paired(runs, runs.factors[0]).iloc[0]["level"] == "a"
+
+
+def test_what_cannot_be_told_is_not_a_number() -> None:
+    same = prepare(small().assign(loss=1.0), SMALL)
+    assert np.isnan(list(main_shares(same).values())).all()
+    both = TableMapping("loss", "min", {"f": "F", "g": "G", "h": "H"}, replicate="seed")
+    aliased = prepare(small().assign(h=lambda t: t["f"].map({"a": "p", "b": "q"})), both)
+    shares = main_shares(aliased)
+    assert np.isnan(shares["f0"]) and np.isnan(shares["f2"]) and shares["f1"] > 0
+    pair = prepare(small().assign(h=lambda t: t["f"]), replace(both, factors={"f": "F", "h": "H"}))
+    assert np.isnan(list(main_shares(pair).values())).all()
+    assert np.isnan(interaction_shares(pair)["eta_squared"]).all()
+    assert paired(aliased, aliased.factors[0]).iloc[0]["verdict"] == "no matched pairs"
+
+
+def test_the_pareto_front_is_what_nothing_beats_in_both() -> None:
+    cost = pd.Series([1.0, 2.0, 3.0, 4.0, 4.0, 2.0])
+    value = pd.Series([5.0, 3.0, 3.0, 1.0, 2.0, 6.0])
+    assert pareto(cost, value, lower=True).tolist() == [True, True, False, True, False, False]
+    assert pareto(cost, value, lower=False).tolist() == [True, False, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("early", "late", "said"), [(1.0, 0.0, "fewer epochs"), (0.9, 0.1, "fits"), (0.0, 0.51, "more epochs")]
+)
+def test_advice_on_the_number_of_epochs(early: float, late: float, said: str) -> None:
+    assert said in advice(early, late)

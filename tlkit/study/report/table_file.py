@@ -1,0 +1,49 @@
+"""Tables as they come: CSV or Parquet."""
+
+import csv
+from pathlib import Path
+
+import pandas as pd
+
+from tlkit.errors import UserError
+
+CURVES = ("run", "epoch", "value")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Reads a CSV (all cells as text) or a Parquet file.
+
+    Raises:
+        UserError: it cannot be read, is empty, or has a column twice.
+    """
+    try:
+        if path.suffix in (".parquet", ".pq"):
+            frame = pd.read_parquet(path)
+        else:
+            with path.open(newline="", encoding="utf-8") as file:
+                header = next(csv.reader(file), [])
+            twice = {name for name in header if header.count(name) > 1}
+            if twice:
+                raise UserError(f"{path}: expected each column once, got twice: {', '.join(sorted(twice))}")
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=True)
+    except (OSError, ValueError, pd.errors.ParserError) as error:  # pyarrow's and pandas' errors are ValueErrors
+        raise UserError(f"expected a table as CSV or Parquet, got {path}: {error}") from error
+    frame.columns = frame.columns.map(str)
+    if frame.empty:
+        raise UserError(f"{path}: expected a header and at least one row, got {len(frame)} rows")
+    return frame
+
+
+def read_curves(path: Path) -> pd.DataFrame:
+    """Reads training curves: columns run, epoch and value.
+
+    Raises:
+        UserError: it cannot be read, or a column is missing or holds no numbers.
+    """
+    curves = read_table(path)
+    absent = [name for name in CURVES if name not in curves]
+    if absent:
+        raise UserError(f"{path}: expected the columns {', '.join(CURVES)}, got {', '.join(curves)}")
+    for name in ("epoch", "value"):
+        curves[name] = pd.to_numeric(curves[name], errors="coerce")
+    return curves[list(CURVES)]
