@@ -42,7 +42,7 @@ def finish(
     model = trainer.lightning_module
     selected = _metric(recorder)
     best = next((row for row in recorder.history if row["epoch"] == selected["best_epoch"]), {})
-    metrics = {key: best[key] for key in best if key.startswith(("train/", "val/"))} | metrics
+    metrics = {key: best[key] for key in best if key not in ("epoch", "step") and not key.startswith("lr/")} | metrics
     draw_curves(run.path / "curves.png", {stage.name: recorder.history}, selected["name"])
     _log_hyperparameters(trainer, stage, metrics, selected["name"])
     device, summaries = trainer.strategy.root_device, _summaries(trainer)
