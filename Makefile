@@ -34,6 +34,10 @@ check: setup  ## lint, formatting, types
 
 bench: setup  ## side-by-side timings against other tools
 	$(BIN)/python benchmarks/training_loop.py
+	$(BIN)/python benchmarks/ema.py
+	$(BIN)/python benchmarks/update_ratio.py
+	$(BIN)/python benchmarks/energy.py
+	$(BIN)/python benchmarks/full_set.py
 
 clean:  ## remove the environment and caches, not the runs
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

@@ -47,11 +47,11 @@ DECAY, STEPS, GOAL = 0.999, 10, 0.5
 class Arm(Callback):
     """One fit in a thread of its own, which waits for its turn before each epoch."""
 
-    def __init__(self, case: Case, average: Callback | None, rounds: int) -> None:
-        self.module, self.average, self.clock = Module(case), average, Clock()
+    def __init__(self, case: Case, averages: list[Callback], rounds: int) -> None:
+        self.module, self.averages, self.clock = Module(case), averages, Clock()
         self.go, self.stopped = threading.Semaphore(0), threading.Semaphore(0)
         self.error: BaseException | None = None
-        callbacks = [self, self.clock, *([average] if average else []), Clock(self.clock)]
+        callbacks = [self, self.clock, *averages, Clock(self.clock)]
         quiet = dict.fromkeys(("enable_progress_bar", "enable_model_summary", "enable_checkpointing", "logger"), False)
         self.trainer = Trainer(accelerator="cpu", max_epochs=rounds, callbacks=callbacks, **quiet)
         self.batch = torch.randn(case.shape, generator=torch.Generator().manual_seed(0))
@@ -93,10 +93,10 @@ def race(case: Case, rounds: int) -> dict[str, np.ndarray]:
         AssertionError: the arms do not agree on the weights or on their average.
     """
     averages = {
-        "bare": None,
-        "tlkit": EMAWeights(DECAY, start=Moment(step=1)),
-        "lightning": EMAWeightAveraging(use_buffers=False, decay=DECAY),
-        "lightning_foreach": WeightAveraging(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(DECAY)),
+        "bare": [],
+        "tlkit": [EMAWeights(DECAY, start=Moment(step=1))],
+        "lightning": [EMAWeightAveraging(use_buffers=False, decay=DECAY)],
+        "lightning_foreach": [WeightAveraging(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(DECAY))],
     }
     arms = {name: Arm(case, average, rounds + 1) for name, average in averages.items()}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in arms}
@@ -111,7 +111,7 @@ def race(case: Case, rounds: int) -> dict[str, np.ndarray]:
 def _check(arms: dict[str, Arm]) -> None:
     """After a fit, all averages are in the modules."""
     weights = {name: dict(arm.module.named_parameters()) for name, arm in arms.items()}
-    raw = arms["tlkit"].average.state_dict()["raw"]
+    raw = arms["tlkit"].averages[0].state_dict()["raw"]
     for key, average in weights["tlkit"].items():
         assert torch.equal(raw[key], weights["bare"][key]), f"tlkit and bare trained to other weights: {key}"
         assert torch.equal(average, weights["lightning_foreach"][key]), f"another average than Lightning's: {key}"

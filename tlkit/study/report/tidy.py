@@ -1,6 +1,7 @@
 """A table from elsewhere as runs: factors with ordered levels, one number to compare, and what had to be left out."""
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -178,11 +179,10 @@ def _levels(column: pd.Series, label: str, remarks: list[str]) -> tuple[pd.Serie
         return text.astype(pd.CategoricalDtype(words, ordered=True)), False
     if numbers.nunique() > MOST_LEVELS:
         remarks.append(f"{label} has {numbers.nunique()} different numbers: cut into {BINS} bins of equal count")
-        bins = pd.qcut(numbers, BINS, duplicates="drop")
-        names = {interval: f"{interval.left:.3g} – {interval.right:.3g}" for interval in bins.cat.categories}
-        return bins.cat.rename_categories(names).astype(object).astype(
-            pd.CategoricalDtype(list(names.values()), ordered=True)
-        ), True
+        places, edges = pd.qcut(numbers, BINS, labels=False, retbins=True, duplicates="drop")
+        digits = next(d for d in (3, 6, 17) if len({f"{edge:.{d}g}" for edge in edges}) == len(edges))
+        names = [f"{low:.{digits}g} – {high:.{digits}g}" for low, high in pairwise(edges)]
+        return places.map(dict(enumerate(names))).astype(pd.CategoricalDtype(names, ordered=True)), True
     spelled: dict[float, str] = {}
     for value, word in zip(numbers, text, strict=True):
         if not np.isnan(value):
