@@ -52,14 +52,14 @@ def refused(capsys: Any, *words: str) -> str:
 def test_help_version_and_a_wrong_command_load_nothing_heavy() -> None:
     driver = (
         "import sys; from tlkit.cli import main\n"
-        "print([main(words) for words in ([], ['--help'], ['--version'], ['fti'], ['study'])])\n"
+        "print([main(words) for words in ([], ['--help'], ['--version'], ['fti'], ['stduy'])])\n"
         "print('loaded', {'torch', 'lightning', 'numpy', 'yaml'} & set(sys.modules))\n"
     )
     done = subprocess.run([sys.executable, "-c", driver], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[2, 0, 0, 2, 2]\nloaded set()\n")
     assert "usage: tlkit COMMAND" in done.stderr  # without a command
     assert "tlkit: no command 'fti'; did you mean 'fit'? valid: fit, validate" in done.stderr
-    assert "tlkit: no command 'study'; valid: fit, validate" in done.stderr
+    assert "tlkit: no command 'stduy'; did you mean 'study'? valid: fit, validate" in done.stderr
 
 
 def test_layers_are_shown_with_what_is_transferred_frozen_and_at_which_rate(write: Write, capsys: Any) -> None:

@@ -24,6 +24,7 @@ look:
   protocol   print gradual unfreezing for the network, phase by phase, to be edited
   compare    print finished runs as one table and draw their curves
   plugins    list the callbacks that are installed, and what could not be loaded
+  study      report: a page of figures and statistics from a table of runs (docs/study_report.md)
 
 examples:
   tlkit fit --config configs/alexnet_split.yaml
@@ -37,7 +38,7 @@ options:
 """
 
 TRAINER = ("fit", "validate", "test", "predict")
-COMMANDS = (*TRAINER, "config", "layers", "lr-range", "protocol", "compare", "plugins")
+COMMANDS = (*TRAINER, "config", "layers", "lr-range", "protocol", "compare", "plugins", "study")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,9 +62,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if os.getcwd() not in sys.path:  # classes in the current directory resolve as under `python -m tlkit`
         sys.path.insert(0, os.getcwd())
+    if command == "study":
+        return _study(rest)
     from tlkit.commands import run_command
 
     return run_command(command, rest)
+
+
+def _study(args: list[str]) -> int:
+    """Runs a command that needs no torch, so that it answers at once."""
+    from tlkit.errors import UserError
+    from tlkit.study.commands import run
+
+    debug = "--debug" in args
+    try:
+        run([word for word in args if word != "--debug"])
+    except UserError as error:
+        if debug:
+            raise
+        print(f"tlkit: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,41 @@
+"""What a study is carried out from: stages that are fully described, and what each starts from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tlkit.paths import Config
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One stage of a study; equal stages are one.
+
+    Attributes:
+        id: identity, sha256 in hex, as in the run directory's ``result.json``.
+        stage: ``pretrain`` or ``transfer``.
+        config: the whole resolved configuration; `tlkit.experiment.plan` makes the same stage of it.
+        pretrain: id of the stage that it starts from; None if there is none.
+        cells: the combinations of levels and replicates that it serves, path or name of a factor -> level.
+    """
+
+    id: str
+    stage: str
+    config: Config
+    pretrain: str | None
+    cells: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """All stages of a study.
+
+    Attributes:
+        name: of the study, and of its directory below `root`.
+        root: directory of all runs.
+        stages: id -> stage; a pretrain comes before what starts from it.
+    """
+
+    name: str
+    root: Path
+    stages: dict[str, PlannedStage]
