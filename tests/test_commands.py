@@ -18,6 +18,9 @@ from tlkit.errors import UserError
 from tlkit.experiment import plan
 from tlkit.runs import read_result
 
+DEFAULTS = {"norm": "eval", "start": None, "end": None}
+"""Of LayerFreezing."""
+
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -86,7 +89,7 @@ def test_the_resolved_experiment_is_yaml_that_means_the_same(write: Write, capsy
     assert f"# pretrain stage {first.pretrain.id[:8]}" in text
     assert text.index("# pretrain stage") < text.index(f"# transfer stage {first.id[:8]}")
     content = yaml.safe_load(text)
-    assert content["trainer"]["callbacks"][0]["init_args"] == {"layers": 1, "norm": "eval"}  # defaults too
+    assert content["trainer"]["callbacks"][0]["init_args"] == {"layers": 1} | DEFAULTS
     assert printed(capsys, "config", "--config", str(resolved)) == text
 
 
@@ -226,7 +229,7 @@ def test_a_callback_without_a_list_is_a_list_of_one(write: Write, said: list[str
     ]
     assert "LayerFreezing, StepDecay are left out" in said[0]
     single = write(**{"trainer.callbacks": TWO[0], "pretrain.layers": 0, "trainer.max_epochs": 1})
-    assert callbacks_of(single) == [("LayerFreezing", {"layers": 1, "norm": "eval"})]
+    assert callbacks_of(single) == [("LayerFreezing", {"layers": 1} | DEFAULTS)]
     assert main(["fit", "--config", str(single)]) == 0
 
 
@@ -253,8 +256,11 @@ def test_a_callback_is_set_by_the_name_of_its_class(prefix: str, write: Write, s
     path = write(**{"trainer.callbacks": TWO})
     words = (f"{prefix}.LayerFreezing.layers", "[conv1, fc]", f"{prefix}.StepDecay.factor=1e-2")
     assert callbacks_of(path, *words) == [
-        ("LayerFreezing", {"layers": ["conv1", "fc"], "norm": "eval"}),
-        ("StepDecay", {"every": 2, "factor": 0.01, "start": None, "layers": None}),
+        ("LayerFreezing", {"layers": ["conv1", "fc"]} | DEFAULTS),
+        (
+            "StepDecay",
+            {"every": 2, "factor": 0.01, "start": None, "layers": None, "warmup": 0, "updates_per_epoch": None},
+        ),
     ]
     assert load_experiment(["--config", str(path), *words])["name"] == "toy"
     assert not said

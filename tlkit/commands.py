@@ -194,7 +194,7 @@ def _set_up_messages(stream: TextIO) -> None:
     handler.setLevel(logging.INFO)
     log.handlers, log.propagate = [handler], False
     log.setLevel(logging.DEBUG)  # for log.txt
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         for shown in logging.getLogger(name).handlers:
             shown.setLevel(logging.WARNING)  # its remarks are in log.txt
     for message in (

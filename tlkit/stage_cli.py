@@ -161,7 +161,14 @@ class StageCLI(LightningCLI):
         config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
         for key in ("callbacks", "plugins"):
             config[key] = [*_listed(config.get(key)), *_listed(extra.pop(key, None))]
-        return Trainer(**config | extra)
+        try:
+            return Trainer(**config | extra)
+        except RuntimeError as error:
+            if "more than one stateful callback" not in str(error):
+                raise
+            names = [type(callback).__name__ for callback in config["callbacks"]]
+            twice = ", ".join(sorted({name for name in names if names.count(name) > 1}))
+            raise UserError(f"trainer.callbacks: expected each of {twice} once, got it several times") from error
 
     def resolved(self) -> Config:
         """Returns the whole configuration, defaults filled in, as plain data."""

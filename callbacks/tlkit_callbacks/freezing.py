@@ -83,6 +83,7 @@ class Freezing(Callback, ABC):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
         self._applied, self._still, self._trains = [], [], {}

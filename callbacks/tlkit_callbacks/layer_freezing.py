@@ -53,7 +53,8 @@ class LayerFreezing(Freezing):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._names = self.freezes(pl_module)
+        if stage == "fit":
+            self._names = self.freezes(pl_module)
         super().setup(trainer, pl_module, stage)
 
     @override

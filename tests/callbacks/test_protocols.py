@@ -10,7 +10,7 @@ import pytest
 import torch
 from foreign_module import ForeignModule, changed, snapshot
 from lightning.pytorch.callbacks import ModelCheckpoint
-from test_gradual_unfreezing import BATCHES, LR, Named, rates, run
+from thawing import BATCHES, LR, Named, rates, run
 from tlkit_callbacks import ChainThaw, GradualUnfreezing, LayerFreezing, LinearProbeThenFineTune, SurgicalFineTuning
 from tlkit_callbacks.moment import Moment
 from tlkit_callbacks.plateau import Plateau

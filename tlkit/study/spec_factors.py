@@ -1,0 +1,128 @@
+"""The factors of a study as written: paths with levels, zipped paths, named levels, one value per scientific level."""
+
+from typing import Any
+
+from tlkit.study.spec import PLAIN, Factor, Level, Role, is_batch_size, is_length, label
+from tlkit.yaml_lines import OPAQUE, Fault, Node
+
+SHAPES = "a list of levels; `a, b: [[1, 2], [3, 4]]` varies two together; a name: {level: {path: value}} sets several"
+
+
+class FactorReader:
+    """Takes the sections of factors and notes what is wrong."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        """Starts.
+
+        Args:
+            faults: added to.
+        """
+        self.faults = faults
+        self.set_by: dict[str, str] = {}  # path -> where it is set
+
+    def read(self, sections: dict[Role, Node]) -> tuple[Factor, ...]:
+        """Returns the factors of all sections."""
+        factors: list[Factor] = []
+        for role, node in sections.items():
+            if not isinstance(node.children, dict) or not node.children:
+                self._fault(node, role, f"expected factor: levels, got {node.value!r}")
+                continue
+            for name, levels in node.children.items():
+                factor = self._factor(role, str(name), levels, factors)
+                if factor:
+                    self._check(factor, f"{role}.{name}", levels)
+                    factors.append(factor)
+        return tuple(factors)
+
+    def _fault(self, node: Node, path: str, message: str) -> None:
+        self.faults.append(Fault(node.line, path, message))
+
+    def _factor(self, role: Role, name: str, node: Node, before: list[Factor]) -> Factor | None:
+        path = f"{role}.{name}"
+        columns = tuple(part.strip() for part in name.split(","))
+        is_path = all("." in column or column in PLAIN for column in columns)
+        if isinstance(node.children, dict) and set(node.children) == {"per", "values"} and is_path:
+            return self._per_level(role, columns, node.children, before, path)
+        if isinstance(node.children, dict) and node.children and not is_path and len(columns) == 1:
+            levels = [self._named(name, key, child, path) for key, child in node.children.items()]
+        elif isinstance(node.children, list) and node.children and is_path:
+            levels = [self._plain(columns, child, path) for child in node.children]
+        else:
+            what = SHAPES if is_path else f"a mapping of level: {{path: value}}, for '{name}' is no path"
+            self._fault(node, path, f"expected {what}; got {node.value!r}")
+            return None
+        kept = tuple(level for level in levels if level)
+        return Factor(role, columns, kept) if kept else None
+
+    def _plain(self, columns: tuple[str, ...], node: Node, path: str) -> Level | None:
+        if node.value is OPAQUE:
+            return None
+        if len(columns) == 1:
+            return Level({columns[0]: node.value}, {columns[0]: node})
+        items = node.children
+        if not isinstance(items, list) or len(items) != len(columns):
+            self._fault(node, path, f"expected a list of {len(columns)} values, one per path, got {node.value!r}")
+            return None
+        return Level({c: item.value for c, item in zip(columns, items, strict=True)}, dict(zip(columns, items)))  # noqa: B905
+
+    def _named(self, name: str, level: Any, node: Node, path: str) -> Level | None:
+        if not isinstance(node.children, dict) and node.value is not None:
+            self._fault(node, f"{path}.{level}", f"expected path: value, got {node.value!r}; {{}} changes nothing")
+            return None
+        return Level({name: level}, {str(key): child for key, child in (node.children or {}).items()})  # type: ignore[union-attr]
+
+    def _per_level(
+        self, role: Role, columns: tuple[str, ...], parts: dict[Any, Node], before: list[Factor], path: str
+    ) -> Factor | None:
+        per = str(parts["per"].value)
+        scientific = [f for f in before if f.role == "scientific"]
+        decides = next((factor for factor in scientific if per in factor.columns), None)
+        if decides is None:
+            valid = ", ".join(column for factor in scientific for column in factor.columns)
+            self._fault(parts["per"], f"{path}.per", f"expected a scientific factor, got {per!r}; valid: {valid}")
+            return None
+        values = parts["values"].children
+        if not isinstance(values, dict):
+            self._fault(parts["values"], f"{path}.values", "expected level: value for each level of " + per)
+            return None
+        wanted = [label(level.labels[per]) for level in decides.levels]
+        given = {label(key): node for key, node in values.items()}
+        for key, node in given.items():
+            if key not in wanted:
+                self._fault(node, f"{path}.values.{key}", f"{per} has no such level; it has {', '.join(wanted)}")
+        if missing := [key for key in wanted if key not in given]:
+            self._fault(parts["values"], f"{path}.values", f"missing for {per}: {', '.join(missing)}")
+        levels = [
+            Level(found.labels, found.nodes, when=key)
+            for key, node in given.items()
+            if (found := self._plain(columns, node, path))
+        ]
+        return Factor(role, columns, tuple(levels), per)
+
+    def _check(self, factor: Factor, path: str, node: Node) -> None:
+        """Refuses what is varied twice, and what is not to be tuned."""
+        seen: set[str] = set()
+        for level in factor.levels if not factor.per else ():
+            text = label(list(level.labels.values()))
+            if text in seen:
+                self._fault(node, path, f"level {text} is given twice")
+            seen.add(text)
+        paths = {target: value for level in factor.levels for target, value in level.nodes.items()}
+        for target, value in paths.items():
+            if target in self.set_by:
+                self._fault(value, path, f"{target} is set by {self.set_by[target]} as well")
+            if factor.role == "nuisance" and is_length(target):
+                self._fault(
+                    value,
+                    path,
+                    f"{target} is the length of the run, which is never tuned: choose one for all runs in the base and "
+                    "take the best epoch of each; it may be a scientific factor",
+                )
+            if factor.role == "nuisance" and is_batch_size(target):
+                self._fault(
+                    value,
+                    path,
+                    f"{target} is not tuned for quality: the same quality is reached with any, once the rate is tuned; "
+                    "take the largest that is fast, in the base; it may be a scientific factor, for its cost",
+                )
+        self.set_by |= dict.fromkeys(paths, path)
