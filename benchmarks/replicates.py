@@ -5,8 +5,9 @@ r"""What does a protocol gain over training from scratch? All tuned alike, over 
         --rates 0.003 0.01 --protocol "EMA=--config configs/protocols/ema.yaml"
     python benchmarks/replicates.py configs/hrtem_restoration.yaml --seeds 0 1 2 3 --rates 0.001 0.003 0.01
 
-Every rate is tried for each protocol; the one with the best mean validation metric is taken, and its test metrics are
-compared in pairs of one seed and split. More protocols: ``--protocol "frozen 5=--trainer.callbacks [...]"``.
+Every rate is tried for each protocol; of those at which no run diverges, the one with the best mean validation metric
+is taken, and its test metrics are compared in pairs of one seed and split. More protocols:
+``--protocol "frozen 5=--trainer.callbacks [...]"``.
 Finished runs are found by identity and not run again, so the script can be interrupted.
 The tables go to benchmarks/results/<config>.md.
 """
@@ -26,12 +27,14 @@ from scipy import stats
 
 from tlkit import runs
 from tlkit.commands import load_experiment
+from tlkit.errors import NonFinite
 from tlkit.experiment import plan
 from tlkit.stage_run import run
 
 RESULTS = Path(__file__).parent / "results"
 Key = tuple[str, float | None, int, int | None]  # protocol, rate, seed, split
 Table = dict[Key, dict[str, Any]]
+DIVERGED: dict[str, Any] = {}
 SCRATCH, TRANSFER = "from scratch", "transferred"
 
 
@@ -43,7 +46,10 @@ def main() -> None:
     table: Table = {}
     factors = (arguments.seeds, arguments.splits or [None], arguments.rates or [None], protocols)
     for seed, split, rate, protocol in itertools.product(*factors):
-        table[protocol, rate, seed, split] = result(arguments, protocols[protocol], rate, seed, split)
+        try:
+            table[protocol, rate, seed, split] = result(arguments, protocols[protocol], rate, seed, split)
+        except NonFinite:
+            table[protocol, rate, seed, split] = DIVERGED
     text = report(arguments, protocols, table)
     print(text)
     RESULTS.mkdir(exist_ok=True)
@@ -77,7 +83,7 @@ def result(
 
 def report(arguments: argparse.Namespace, protocols: dict[str, list[str]], table: Table) -> str:
     """Returns the comparison as Markdown."""
-    name = next(iter(table.values()))["metric"]["name"].partition("/")[2]
+    name = next(entry for entry in table.values() if entry)["metric"]["name"].partition("/")[2]
     best = {protocol: tuned(table, protocol) for protocol in protocols}
     chosen = {protocol: pairs(table, protocol, best[protocol], f"test/{name}") for protocol in protocols}
     lines = [
@@ -120,10 +126,11 @@ def split_means(one: dict[tuple[int, int | None], float], other: dict[tuple[int,
 
 
 def tuned(table: Table, protocol: str) -> float | None:
-    """Returns the rate with the best mean validation metric."""
+    """Returns the rate with the best mean validation metric, of those at which no run diverged."""
     scores: dict[float | None, list[float]] = {}
+    bad = {rate for (kind, rate, *_), entry in table.items() if kind == protocol and not entry}
     for (kind, rate, *_), entry in table.items():
-        if kind == protocol:
+        if kind == protocol and rate not in bad:
             sign = 1 if entry["metric"]["mode"] == "max" else -1
             scores.setdefault(rate, []).append(sign * entry["metric"]["best"])
     return max(scores, key=lambda rate: mean(scores[rate]))

@@ -23,7 +23,6 @@ from tlkit_callbacks import (
     OneCycle,
     Phase,
     PolyakMean,
-    ReduceOnPlateau,
     SnapshotEnsemble,
     WeightUpdateRatio,
 )
@@ -36,7 +35,7 @@ class Logs(ForeignModule):
 
     def __init__(self) -> None:
         super().__init__(momentum=0.9)
-        self.drop = nn.Identity()  # type: ignore[assignment]
+        self.drop = nn.Identity()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self.log("val/loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
@@ -96,7 +95,6 @@ WITHIN_AN_EPOCH: dict[str, Callable[[], list[Callback]]] = {
     "a window": lambda: [LayerFreezing(1, start=Moment(step=2), end=Moment(fraction=0.6))],
     "PolyakMean": lambda: [PolyakMean(every=2)],
     "snapshots": lambda: [CyclicCosine(2), SnapshotEnsemble()],
-    "ReduceOnPlateau": lambda: [ReduceOnPlateau(patience=1, min_delta=10.0)],
 }
 
 
@@ -118,6 +116,7 @@ class Keeps(Checkpoint):
             trainer.save_checkpoint(path)
 
 
+@pytest.mark.filterwarnings("ignore:You.re resuming from a checkpoint that ended before the epoch")
 @pytest.mark.parametrize("windows", [1, 2])
 @pytest.mark.parametrize("name", WITHIN_AN_EPOCH)
 def test_a_run_resumed_after_any_update_ends_in_the_same_bits(name: str, windows: int, tmp_path: Path) -> None:

@@ -34,8 +34,10 @@ class StudyPlan:
         name: of the study, and of its directory below `root`.
         root: directory of all runs.
         stages: id -> stage; a pretrain comes before what starts from it.
+        threads: per process that trains a stage; identities hold for this number.
     """
 
     name: str
     root: Path
     stages: dict[str, PlannedStage]
+    threads: int = 1

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from tlkit.study.spec import PLAIN, Factor, Level, Role, is_batch_size, is_length, label
+from tlkit.study.spec import Factor, Level, Role, is_batch_size, is_length, label
 from tlkit.yaml_lines import OPAQUE, Fault, Node
 
+PLAIN = ("seed_everything",)  # the paths without a dot that may vary
 SHAPES = "a list of levels; `a, b: [[1, 2], [3, 4]]` varies two together; a name: {level: {path: value}} sets several"
 
 

@@ -1,0 +1,103 @@
+"""Plans a study from its YAML: resolves every combination (imports torch)."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tlkit.errors import UserError
+from tlkit.paths import Config
+from tlkit.stage_cli import parse
+from tlkit.study.cells import Cell, cells, shown
+from tlkit.study.check import level_faults, resolve, value_faults
+from tlkit.study.planned import PlannedStage
+from tlkit.study.resolve import Resolved, Resolver
+from tlkit.study.spec import Study
+from tlkit.study.spec_file import refusal
+from tlkit.yaml_lines import Fault
+
+log = logging.getLogger("tlkit")
+
+MOST = 5  # combinations that are told to be refused
+
+
+def build(study: Study, root: Path, faults: list[Fault]) -> tuple[list[PlannedStage], dict[str, dict[str, Any]]]:
+    """Returns all stages of a study, equal ones once, a pretrain before what starts from it, and id -> parts.
+
+    Args:
+        study: as written.
+        root: directory of all runs.
+        faults: what is wrong with its file as such.
+
+    Raises:
+        UserError: everything that is wrong with the study or its experiment.
+    """
+    messages: list[str] = []
+    combined: list[Cell] = []
+    try:
+        base = parse(["--config", str(study.base)]) | {"name": study.name, "runs": str(root)}
+    except UserError as error:
+        messages.append(f"base: {error}")
+    try:
+        combined = cells(study)
+    except UserError as error:
+        faults = [*faults, Fault(_line_of(study, "where"), "", str(error))]
+    if not messages:
+        faults = [*faults, *level_faults(study, combined)]
+    resolver = Resolver()
+    with _threads(study.threads):
+        if not faults and not messages:
+            faults = value_faults(study, base, combined, resolver)
+        if faults or messages:
+            raise UserError("\n".join([*([refusal(study.path, faults)] if faults else []), *messages]))
+        return _stages(base, combined, resolver)
+
+
+def _stages(
+    base: Config, combined: list[Cell], resolver: Resolver
+) -> tuple[list[PlannedStage], dict[str, dict[str, Any]]]:
+    found: dict[str, Resolved] = {}
+    served: dict[str, list[dict[str, Any]]] = {}
+    refused: list[str] = []
+    for cell in combined:
+        labels = {column: shown(value) for column, value in cell.labels.items()}
+        try:
+            stage: Resolved | None = resolve(base, cell, resolver)
+        except UserError as error:
+            refused.append(f"  {', '.join(f'{column}: {value}' for column, value in labels.items())}: {error}")
+            continue
+        chain = []
+        while stage:
+            chain.append(stage)
+            stage = stage.pretrain
+        for stage in reversed(chain):
+            found.setdefault(stage.id, stage)
+            served.setdefault(stage.id, []).append(labels)
+    if refused:
+        more = [f"  and {len(refused) - MOST} more"] if len(refused) > MOST else []
+        heading = f"{len(refused)} of {len(combined)} combinations cannot run; leave them out with `where`:"
+        raise UserError("\n".join([heading, *refused[:MOST], *more]))
+    stages = [
+        PlannedStage(s.id, s.stage, s.config, s.pretrain.id if s.pretrain else None, tuple(served[s.id]))
+        for s in found.values()
+    ]
+    return stages, {stage.id: stage.parts for stage in found.values()}
+
+
+def _line_of(study: Study, key: str) -> int:
+    lines = study.path.read_text(encoding="utf-8").splitlines()
+    return next((number for number, line in enumerate(lines, 1) if line.startswith(f"{key}:")), 1)
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """The identity of a stage has the threads of the process that trains it, not of the one that plans it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,117 @@
+"""What is wrong with a study's levels against its experiment: paths that lead nowhere, values of the wrong type."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tlkit.commands import _mistake_behind
+from tlkit.errors import UserError
+from tlkit.fault_overrides import apply, override_faults
+from tlkit.fault_walk import Walk
+from tlkit.paths import Config
+from tlkit.stage_cli import SCHEMA
+from tlkit.study import cells as combinations
+from tlkit.study.cells import WITH, Cell
+from tlkit.study.resolve import Resolved, Resolver
+from tlkit.study.spec import Factor, Level, Study
+from tlkit.yaml_lines import Fault, Node, read
+
+
+def level_faults(study: Study, cells: list[Cell]) -> list[Fault]:
+    """Returns the faults of all levels, each within the first combination that has it.
+
+    Args:
+        study: as written; its base has no faults of its own.
+        cells: its combinations.
+    """
+    root, _ = read(study.base.read_text(encoding="utf-8"))
+    walk = Walk(Path())
+    before = set(_faults(walk, root))
+    found: list[Fault] = []
+    for factor, level, cell in _with_context(study, cells):
+        nodes = _nodes(study, cell) | level.nodes
+        misplaced, changed = _changed(root, nodes)
+        place = f"{factor.role}.{', '.join(factor.columns)}"
+        for fault in [*misplaced, *_faults(walk, changed)]:
+            if fault not in before and any(_touches(fault.path, path) for path in level.nodes):
+                line = fault.line if fault.line in {node.line for node in level.nodes.values()} else _line(level)
+                found.append(Fault(line, place, f"{fault.path}: {fault.message}"))
+    return found
+
+
+def value_faults(study: Study, base: Config, cells: list[Cell], resolver: Resolver) -> list[Fault]:
+    """Returns what the classes themselves refuse in a level, each within the first combination that has it."""
+    found: list[Fault] = []
+    for factor, level, cell in _with_context(study, cells):
+        try:
+            resolve(base, cell, resolver)
+        except UserError as error:
+            found.append(Fault(_line(level), f"{factor.role}.{', '.join(factor.columns)}", str(error)))
+    return found
+
+
+def resolve(base: Config, cell: Cell, resolver: Resolver) -> Resolved:
+    """Returns the stage of a combination.
+
+    Raises:
+        UserError: what it is refused for, whoever refuses it.
+    """
+    try:
+        return resolver.stage(resolver.parse(combinations.apply(base, cell.overrides)))
+    except (ValueError, TypeError) as error:
+        mistake = _mistake_behind(error)
+        if mistake is None:
+            raise
+        raise mistake from error
+
+
+def _with_context(study: Study, cells: list[Cell]) -> Iterator[tuple[Factor, Level, Cell]]:
+    for factor in study.factors:
+        for level in factor.levels:
+            shared = (cell for cell in cells if all(cell.labels.get(k) == v for k, v in level.labels.items()))
+            if (cell := next(shared, None)) is not None:
+                yield factor, level, cell
+
+
+def _nodes(study: Study, cell: Cell) -> dict[str, Node]:
+    """Returns what a combination sets, with its lines."""
+    levels = (level for factor in study.factors for level in factor.levels)
+    return {
+        path: node
+        for level in levels
+        for path, node in level.nodes.items()
+        if path in cell.overrides and cell.overrides[path] == node.value
+    }
+
+
+def _changed(root: Node, nodes: dict[str, Node]) -> tuple[list[Fault], Node]:
+    """Returns the faults of paths in the experiment's YAML, and the YAML with values there."""
+    direct = [(path, node) for path, node in nodes.items() if not path.startswith(WITH)]
+    faults, changed = apply(root, sorted(direct, key=lambda item: item[0].count(".")), into_lists=True)
+    within = {path.removeprefix(WITH): node for path, node in nodes.items() if path.startswith(WITH)}
+    if within:
+        section = _children(changed).get("pretrain", Node(1, {}, {}))
+        stated = _children(_children(section).get("with", Node(1, {}, {}))) | within
+        _, changed = apply(changed, [("pretrain.with", _mapping(stated))], into_lists=True)
+    return faults, changed
+
+
+def _faults(walk: Walk, root: Node) -> list[Fault]:
+    return [*walk.check(root, dict(SCHEMA), ""), *override_faults(walk, root, SCHEMA)]
+
+
+def _children(node: Node) -> dict[str, Node]:
+    return node.children if isinstance(node.children, dict) else {}
+
+
+def _mapping(children: dict[str, Node]) -> Node:
+    return Node(1, {key: child.value for key, child in children.items()}, children)
+
+
+def _line(level: Level) -> int:
+    return min((node.line for node in level.nodes.values()), default=1)
+
+
+def _touches(fault: str, path: str) -> bool:
+    written = f"trainer.{path}" if path.startswith("callbacks.") else path
+    written = written.removesuffix(".class_path")
+    return fault.startswith((written, path)) or (bool(fault) and written.startswith(f"{fault}."))

@@ -1,0 +1,97 @@
+"""What the stages that are left will take, from those already measured."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from tlkit.study.planned import PlannedStage, StudyPlan
+from tlkit.study.spec import Study
+from tlkit.study.state import Found
+
+WHOLE = ("setup", "fit", "test")  # the parts of `seconds` that do not overlap
+SIZED = 50  # run directories whose size is looked at
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is to be expected.
+
+    Attributes:
+        measured: number of stages of this study that are done.
+        seconds: of all stages to do, one after the other; None: none of a kind that is to do was measured.
+        bytes: of their run directories; None likewise.
+        done_seconds: of those done.
+        done_bytes: of their run directories, from the mean of some.
+    """
+
+    measured: int
+    seconds: float | None
+    bytes: float | None
+    done_seconds: float
+    done_bytes: float
+
+
+def estimate(study: Study, plan: StudyPlan, found: dict[str, Found]) -> Estimate:
+    """Returns what the stages to do will take: each as the mean of those done with the same scientific levels.
+
+    Where there is none, as the mean of those of its kind.
+    """
+    columns = study.columns("scientific")
+    done = [stage for stage in plan.stages.values() if found[stage.id].state == "done"]
+    todo = [stage for stage in plan.stages.values() if found[stage.id].state != "done"]
+    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for stage in done:
+        for key in ((stage.stage, ""), (stage.stage, _cell(stage, columns))):
+            seconds[key].append(duration(found[stage.id]))
+    sizes: dict[str, list[int]] = defaultdict(list)
+    for stage in done:
+        path = found[stage.id].path
+        if path and len(sizes[stage.stage]) < SIZED:
+            sizes[stage.stage].append(_size(path))
+    known = all(seconds[stage.stage, ""] for stage in todo)
+    times = [seconds.get((s.stage, _cell(s, columns))) or seconds[s.stage, ""] for s in todo] if known else []
+    return Estimate(
+        measured=len(done),
+        seconds=sum(map(fmean, times)) if known else None,
+        bytes=sum(fmean(sizes[stage.stage]) for stage in todo) if known else None,
+        done_seconds=sum(duration(found[stage.id]) for stage in done),
+        done_bytes=sum(fmean(sizes[stage.stage]) for stage in done),
+    )
+
+
+def duration(found: Found) -> float:
+    """Returns the seconds of a finished stage."""
+    seconds = (found.result or {}).get("seconds") or {}
+    return sum(float(seconds.get(part) or 0) for part in WHOLE)
+
+
+def over_budget(study: Study, plan: StudyPlan, expected: Estimate) -> list[str]:
+    """Returns what a study would take beyond its budget, one sentence each."""
+    hours = (expected.seconds + expected.done_seconds) / 3600 if expected.seconds is not None else None
+    size = (expected.bytes + expected.done_bytes) / 1e9 if expected.bytes is not None else None
+    taken = {"stages": float(len(plan.stages)), "hours": hours, "gigabytes": size}
+    return [
+        f"budget.{name}: {limit:g}, the study takes {value:.4g}"
+        for name, limit in study.budget.items()
+        if (value := taken[name]) is not None and value > limit
+    ]
+
+
+def width(stages: Iterable[PlannedStage]) -> int:
+    """Returns how many stages can run at the same time at most: each starts from one, so it is those none starts from."""
+    stages = list(stages)
+    return len({stage.id for stage in stages} - {stage.pretrain for stage in stages})
+
+
+def _cell(stage: PlannedStage, columns: tuple[str, ...]) -> str:
+    """Returns the scientific levels that all combinations of a stage share."""
+    cells = stage.cells[:1] + stage.cells[-1:] if len(stage.cells) > 1 else stage.cells
+    shared = {c: cells[0].get(c) for c in columns if len({str(cell.get(c)) for cell in cells}) == 1} if cells else {}
+    return str(shared)
+
+
+def _size(path: Path) -> int:
+    return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)

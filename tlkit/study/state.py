@@ -1,0 +1,112 @@
+"""What has become of a study's stages, read from run directories, locks and failure records. Imports no torch."""
+
+import json
+import os
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tlkit.runs import RESULT, is_running
+
+State = Literal["done", "running", "failed", "damaged", "cut off", "to do"]
+
+RUN = re.compile(r"(\w+)-([0-9a-f]{8})(?:-\d+)?")
+CHECKPOINTS = ("best.ckpt", "last.ckpt")
+FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What has become of a stage.
+
+    Attributes:
+        state: ``cut off`` has begun and can go on; ``damaged`` has a result that cannot be read, or no checkpoint.
+        path: its run directory, the newest; None: there is none.
+        result: of the finished run; None: there is none.
+    """
+
+    state: State
+    path: Path | None = None
+    result: dict[str, Any] | None = None
+
+
+def states(root: Path, name: str, wanted: Collection[tuple[str, str]]) -> dict[str, Found]:
+    """Returns id -> what has become of a stage.
+
+    Args:
+        root: directory of all runs; a run counts in whichever experiment it was made.
+        name: of the study, whose failure records are read.
+        wanted: kind (``pretrain``, ``transfer``) and id of each stage.
+    """
+    directories = _directories(root)
+    failed = failures(root / name)
+    found = {}
+    for stage, id_ in wanted:
+        runs = [_state_of(path, id_) for path in directories.get((stage, id_[:8]), ())]
+        candidates = [run for run in runs if run]
+        best = min(candidates, key=lambda run: ORDER.index(run.state), default=Found("to do"))
+        if best.state not in ("done", "running") and id_[:8] in failed:
+            best = Found("failed", best.path)
+        found[id_] = best
+    return found
+
+
+ORDER: tuple[State, ...] = ("done", "running", "cut off", "damaged")
+
+
+def failures(directory: Path) -> dict[str, Path]:
+    """Returns the first 8 characters of an id -> its failure record, in the directory of a study."""
+    try:
+        with os.scandir(directory / FAILED) as entries:
+            named = [(RUN.match(entry.name), entry.path) for entry in entries]
+    except OSError:
+        return {}
+    return {match[2]: Path(path) for match, path in named if match}
+
+
+def _directories(root: Path) -> dict[tuple[str, str], list[str]]:
+    """Returns kind and first 8 characters of an id -> run directories, the newest number first."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for experiment in _folders(root):
+        for path in _folders(experiment):
+            if match := RUN.fullmatch(os.path.basename(path)):
+                found.setdefault((match[1], match[2]), []).append(path)
+    return found
+
+
+def _folders(path: str | Path) -> Iterable[str]:
+    try:
+        with os.scandir(path) as entries:
+            return [entry.path for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+    except OSError:
+        return []
+
+
+def _state_of(path: str, id_: str) -> Found | None:
+    """Returns what has become of a run; None if it is that of another stage."""
+    try:
+        with open(f"{path}/{RESULT}", "rb") as file:
+            result = json.loads(file.read())
+        if isinstance(result, dict) and result.get("id") != id_:
+            return None
+        whole = isinstance(result, dict) and isinstance(result.get("metrics"), dict)
+        kept = any(os.path.exists(f"{path}/checkpoints/{name}") for name in CHECKPOINTS)
+        return Found("done", Path(path), result) if whole and kept else Found("damaged", Path(path))
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError):
+        return Found("damaged", Path(path)) if _identity(path) == id_ else None
+    if _identity(path) != id_:
+        return None
+    return Found("running" if is_running(Path(path)) else "cut off", Path(path))
+
+
+def _identity(path: str) -> str | None:
+    try:
+        with open(f"{path}/identity.json", "rb") as file:
+            identity: str = json.loads(file.read())["id"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return identity
