@@ -55,6 +55,21 @@ WRONG: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         [one("LayerFreezing", layers="conv1"), *unfreezing(FIRST, {"layers": "conv1", "epoch": 1})],
         ["conv1", "LayerFreezing"],
     ),
+    "two kinds of phases": (
+        [one("LinearProbeThenFineTune", probe_epochs=1), *unfreezing(FIRST, {"layers": "conv2", "epoch": 1})],
+        ["expected one callback with phases, got LinearProbeThenFineTune and GradualUnfreezing"],
+    ),
+    "a window after the run": (
+        [one("LayerFreezing", layers=1, start={"epoch": 3})],
+        ["expected a start within the run, got epoch 3"],
+    ),
+    "a window that ends at once": (
+        [one("LayerFreezing", layers=1, end={"fraction": 0.0})],
+        ["expected an end after the run begins, got fraction 0"],
+    ),
+    "a peak that is no number": ([one("OneCycle", peak_lr=float("nan"))], ["peak_lr above 0, got nan"]),
+    "a moment that is no number": ([one("LayerFreezing", layers=1, end={"fraction": float("nan")})], ["got nan"]),
+    "a rate that is no number": (unfreezing({"layers": "fc", "rate": float("inf")}), ["rate", "got inf"]),
     "a block that is not there": ([one("SurgicalFineTuning", layers="encoder")], ["got 'encoder'", "valid layers"]),
 }
 

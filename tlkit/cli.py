@@ -66,7 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _study(rest)
     from tlkit.commands import run_command
 
-    return run_command(command, rest)
+    try:
+        return run_command(command, rest)
+    except BrokenPipeError:  # whoever reads the output has seen enough: tlkit plugins | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _study(args: list[str]) -> int:

@@ -14,6 +14,7 @@ from typing_extensions import override
 from tlkit.errors import NonFinite, UserError, suggest
 from tlkit.layers import freeze, network_of
 from tlkit.lr_curve import LRRange, Mode, diverged, read_curve
+from tlkit.optim import reference_lr
 from tlkit.schedules import momentum_of
 
 
@@ -44,15 +45,13 @@ class Sweep(Callback):
         (optimizer,) = trainer.optimizers
         self._momentum = any(map(momentum_of, optimizer.param_groups))
         schedulers, who = trainer.strategy.lr_scheduler_configs, f"{type(pl_module).__name__}.configure_optimizers"
-        default = optimizer.defaults.get("lr")
-        if not default:
+        reference = reference_lr(optimizer)
+        if not reference:
             raise UserError(f"expected an optimizer with a learning rate, got {optimizer!r}; see {who}")
         own = {id(parameter) for parameter in pl_module.parameters()}
         if any(id(parameter) not in own for group in optimizer.param_groups for parameter in group["params"]):
             raise UserError(f"expected {who} to take the parameters of `self`, got others; define it in the class")
         initial = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
-        # some of torch's schedulers put a rate of their own into initial_lr
-        reference = max(initial) if schedulers else float(default)
         self._ratios = [rate / reference for rate in initial]
         schedulers.clear()
         self._freeze(pl_module)

@@ -67,6 +67,16 @@ def build_optimizer(
     return built
 
 
+def reference_lr(optimizer: Optimizer) -> float:
+    """Returns the rate that the rates of an optimizer's groups are relative to.
+
+    It is the optimizer's own ``lr``; where all groups bring rates of their own, the largest of them.
+    """
+    initial = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+    default = float(optimizer.defaults.get("lr", 0.0))
+    return default if default in initial or "lr_scale" in optimizer.param_groups[0] else max(initial)
+
+
 def clear_state(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:
     """Forgets momentum and other state of some parameters, so that they cannot move by it."""
     for parameter in parameters:

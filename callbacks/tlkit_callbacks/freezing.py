@@ -103,6 +103,13 @@ class Freezing(Callback, ABC):
                 f"{type(self).__name__}: expected a strategy that looks for unused parameters, as layers are thawed or "
                 "frozen during training; give trainer.strategy: ddp_find_unused_parameters_true"
             )
+        if self.changes and any(
+            g.get("fused") and g.get("momentum") for o in trainer.optimizers for g in o.param_groups
+        ):
+            raise UserError(
+                f"{type(self).__name__}: expected an optimizer that takes weights without momentum, as those that are "
+                "thawed have none yet, got a fused SGD, which fails; leave out fused"
+            )
         transferred: list[str] | None = getattr(pl_module, "transferred", None)
         frozen = self.freezes(pl_module) if self.norm != "statistics" and transferred is not None else []
         random = [name for name in frozen if name not in (transferred or ())]

@@ -15,7 +15,14 @@ from tlkit.protocol import head_down
 from tlkit_callbacks.best_checkpoint import check_best, restore_best
 from tlkit_callbacks.freezing import Freezing, chart_step
 from tlkit_callbacks.phase import START, Begin, Phase, in_turn, layers_in, plateaus, segment_in
-from tlkit_callbacks.phase_checks import check_others, check_phases, check_plateaus, check_updates, check_values
+from tlkit_callbacks.phase_checks import (
+    check_others,
+    check_phases,
+    check_plateaus,
+    check_single,
+    check_updates,
+    check_values,
+)
 from tlkit_callbacks.phase_rates import group_key, rates_of_phases, transition
 from tlkit_callbacks.plateau import PlateauWatch, check_sanity, fresh_value
 from tlkit_callbacks.schedule import Schedule, Segment
@@ -135,6 +142,7 @@ class GradualUnfreezing(Freezing, Schedule):
         phases = self.phases_for(network)
         layers = layers_in(network, phases)
         check_phases(trainer, phases, layers, overlap=self.overlap, own_trigger=self._own_trigger)
+        check_single([c for c in trainer.callbacks if isinstance(c, GradualUnfreezing)])  # type: ignore[attr-defined]
         check_others(trainer, pl_module, {name for names in layers for name in names})
         check_plateaus(pl_module, phases, type(self).__name__)
         Freezing.check(self, trainer, pl_module)

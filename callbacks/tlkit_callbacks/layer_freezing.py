@@ -1,5 +1,7 @@
 """Freeze layers, for the whole run or a part of it."""
 
+from typing import get_args
+
 from lightning.pytorch import LightningModule, Trainer
 from typing_extensions import override
 
@@ -36,6 +38,8 @@ class LayerFreezing(Freezing):
         start: Moment | None = None,
         end: Moment | None = None,
     ) -> None:
+        if norm not in get_args(NormMode):
+            raise UserError(f"{type(self).__name__}: expected norm {', '.join(get_args(NormMode))}, got {norm}")
         self.layers = layers
         self.norm: NormMode = norm
         self.start = start
@@ -79,3 +83,23 @@ class LayerFreezing(Freezing):
         for moment in (self.start, self.end):
             if moment is not None and moment.fraction is not None:
                 check_length(trainer, f"{type(self).__name__}, {moment}")
+        if self.end is not None and not self.end.value:
+            raise UserError(f"{type(self).__name__}: expected an end after the run begins, got {self.end}")
+        if self.start is not None and _after_the_run(trainer, self.start):
+            raise UserError(f"{type(self).__name__}: expected a start within the run, got {self.start}")
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if self.start is not None and self.end is not None:
+            first, last = self.start.update(trainer), self.end.update(trainer)
+            if first is not None and last is not None and first >= last:
+                raise UserError(
+                    f"{type(self).__name__}: expected an end after the start, got {self.start}, which is update "
+                    f"{first}, and {self.end}, which is update {last}"
+                )
+
+
+def _after_the_run(trainer: Trainer, moment: Moment) -> bool:
+    limit = {"epoch": trainer.max_epochs, "step": trainer.max_steps, "fraction": 1.0}[moment.unit]
+    return limit is not None and limit > 0 and moment.value >= limit and not trainer.fast_dev_run  # type: ignore[attr-defined]

@@ -1,11 +1,12 @@
 """A point in a run, as YAML gives it."""
 
+import math
 from dataclasses import dataclass
 
 from lightning.pytorch import Trainer
 
 from tlkit.errors import UserError
-from tlkit_callbacks.updates import completed_updates, total_updates
+from tlkit_callbacks.updates import completed_updates, total_updates, updates_of_epochs
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,10 @@ class Moment:
         given = [name for name, value in vars(self).items() if value is not None]
         if len(given) != 1:
             raise UserError(
-                f"expected exactly one of epoch, step, fraction, got {', '.join(given) or 'none'}; "
+                f"a moment of a run: expected exactly one of epoch, step, fraction, got {', '.join(given) or 'none'}; "
                 "for example {epoch: 5}"
             )
-        if self.value < 0 or (self.unit == "fraction" and self.value > 1):
+        if not 0 <= self.value <= (1 if self.unit == "fraction" else math.inf):
             expected = "between 0 and 1" if self.unit == "fraction" else "at least 0"
             raise UserError(f"expected {self.unit} {expected}, got {self.value}")
 
@@ -49,7 +50,9 @@ class Moment:
         return number
 
     def update(self, trainer: Trainer) -> int | None:
-        """Returns the number of updates before it; None where an epoch says when."""
+        """Returns the number of updates before it, of a run that has its data; None: they have no length."""
+        if self.epoch is not None:
+            return None if trainer.num_training_batches == math.inf else updates_of_epochs(trainer, self.epoch)
         if self.fraction is not None:
             return round(self.fraction * total_updates(trainer, f"fraction: {self.fraction}"))
         return self.step

@@ -1,5 +1,6 @@
 """One learning-rate cycle with momentum coupled inversely."""
 
+import math
 from collections.abc import Sequence
 
 from lightning.pytorch import LightningModule, Trainer
@@ -7,6 +8,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from tlkit.errors import UserError
+from tlkit.optim import reference_lr
 from tlkit.schedules import momentum_of, one_cycle, one_cycle_momentum
 from tlkit.tasks.base import Task
 from tlkit_callbacks.schedule import Curve
@@ -42,11 +44,11 @@ class OneCycle(Curve):
         warmup: int = 0,
     ) -> None:
         super().__init__(warmup)
-        if peak_lr is not None and peak_lr <= 0:
+        if peak_lr is not None and not 0 < peak_lr < math.inf:
             raise UserError(f"OneCycle: expected peak_lr above 0, got {peak_lr}")
         if not 0 < pct_start < 1:
             raise UserError(f"OneCycle: expected pct_start above 0 and below 1, got {pct_start}")
-        if div_factor < 1 or final_div_factor < 1:
+        if not (1 <= div_factor < math.inf and 1 <= final_div_factor < math.inf):
             raise UserError(
                 "OneCycle: expected div_factor and final_div_factor of at least 1, "
                 f"got {div_factor} and {final_div_factor}"
@@ -70,7 +72,7 @@ class OneCycle(Curve):
         super().check(trainer, pl_module)
         for optimizer in _optimizers(trainer, pl_module):
             name = type(optimizer).__name__
-            if self.peak_lr is not None and not optimizer.defaults["lr"]:
+            if self.peak_lr is not None and not reference_lr(optimizer):
                 raise UserError(f"OneCycle: expected {name} with an lr above 0, which peak_lr can replace, got 0")
             if self.momentum_min is not None and not all(map(momentum_of, optimizer.param_groups)):
                 remedy = ", give it momentum: 0.9" if "momentum" in optimizer.defaults else ""

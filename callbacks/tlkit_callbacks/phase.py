@@ -12,7 +12,6 @@ from tlkit.layers import LayerSpec, layers_of, select
 from tlkit_callbacks.moment import Moment
 from tlkit_callbacks.plateau import Plateau, PlateauWatch
 from tlkit_callbacks.schedule import Segment
-from tlkit_callbacks.updates import updates_of_epochs
 
 REST = "rest"
 UNITS = ("epoch", "step", "fraction")
@@ -83,7 +82,7 @@ class Phase:
 
     def known_update(self, trainer: Trainer) -> int | None:
         """Returns the number of updates before it at the latest; None where the data or a plateau decide."""
-        updates = [update_at(trainer, moment) for moment in self.moments]
+        updates = [moment.update(trainer) for moment in self.moments]
         known = [update for update in updates if update is not None]
         if self.when == "any":
             return min(known, default=None)
@@ -106,13 +105,6 @@ def in_turn(
     else:
         later = [Phase(spec, epoch=epochs and number * epochs, rate=rate) for number, spec in enumerate(layers[1:], 1)]
     return [Phase(layers[0]), *later]
-
-
-def update_at(trainer: Trainer, moment: Moment) -> int | None:
-    """Returns the number of updates before a moment of a run that has its data; None: they have no length."""
-    if moment.epoch is None:
-        return moment.update(trainer)
-    return None if trainer.num_training_batches == float("inf") else updates_of_epochs(trainer, moment.epoch)
 
 
 def layers_in(network: nn.Module, phases: Sequence[Phase]) -> list[list[str]]:

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from tlkit.errors import UserError
 from tlkit_callbacks.freezing import Freezing
 from tlkit_callbacks.moment import Moment
-from tlkit_callbacks.phase import UNITS, Phase, plateaus, update_at
+from tlkit_callbacks.phase import UNITS, Phase, plateaus
 from tlkit_callbacks.plateau import check_metric, check_validates
 from tlkit_callbacks.updates import check_length, total_updates
 
@@ -51,7 +51,7 @@ def check_values(phases: Sequence[Phase], who: str = "") -> None:
         where = f"{who} phases[{number}]".strip()
         for name in ("rate", "rate_before", "depth_factor"):
             value = getattr(phase, name)
-            if value is not None and value <= 0:
+            if value is not None and not 0 < value < math.inf:
                 raise UserError(f"{where}: expected {name} to be larger than 0, got {value}")
         if phase.when not in ("any", "all"):
             raise UserError(f"{where}: expected when: any or all, got {phase.when}")
@@ -82,7 +82,7 @@ def check_updates(trainer: Trainer, phases: Sequence[Phase], who: str) -> None:
         total = math.inf
     last = 0
     for number, phase in enumerate(phases):
-        _refuse_never(trainer, number, phase, lambda moment: (update_at(trainer, moment) or 0) >= total)
+        _refuse_never(trainer, number, phase, lambda moment: (moment.update(trainer) or 0) >= total)
         begins = phase.known_update(trainer)
         if begins is not None and begins <= last:
             raise UserError(
@@ -100,6 +100,17 @@ def check_plateaus(pl_module: LightningModule, phases: Sequence[Phase], who: str
     """
     for plateau in plateaus(phases):
         check_metric(pl_module, plateau.metric, who, plateau.mode)
+
+
+def check_single(callbacks: Sequence[Freezing]) -> None:
+    """Refuses several callbacks with phases: their layers and their rates would mix.
+
+    Raises:
+        UserError: see above.
+    """
+    if len(callbacks) > 1:
+        names = " and ".join(type(callback).__name__ for callback in callbacks)
+        raise UserError(f"expected one callback with phases, got {names}; put their phases into one")
 
 
 def check_others(trainer: Trainer, pl_module: LightningModule, thawed: Collection[str]) -> None:

@@ -35,7 +35,7 @@ class Plateau:
             raise UserError(f"plateau: expected mode min or max, got {self.mode}")
         if self.patience < 1:
             raise UserError(f"plateau: expected patience of at least 1 epoch, got {self.patience}")
-        if self.min_delta < 0:
+        if not 0 <= self.min_delta < math.inf:
             raise UserError(f"plateau: expected min_delta of at least 0, got {self.min_delta}")
 
 
@@ -155,11 +155,12 @@ def fresh_value(trainer: Trainer, metric: str, who: str) -> float | None:
 def _validated(trainer: Trainer) -> bool:
     """Whether there was a validation in the epoch that ends, in this process."""
     every, interval = trainer.check_val_every_n_epoch, trainer.val_check_batch
-    if trainer.fit_loop.restarting:  # from a checkpoint written after the epoch's validation: only its end is left
+    loop = trainer.fit_loop.epoch_loop
+    if trainer.fit_loop.restarting and not loop.val_loop._has_run:  # written after the validation: only the end is left
         return False
     if every is not None or interval is None:
         return every is None or (trainer.current_epoch + 1) % every == 0
-    loop = trainer.fit_loop.epoch_loop  # every so many batches, across epochs
+    # every so many batches, across epochs
     batches = loop.total_batch_idx + 1
     return batches // interval > (batches - loop.batch_idx - 1) // interval
 

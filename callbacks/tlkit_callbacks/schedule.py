@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from tlkit.errors import UserError
+from tlkit.optim import reference_lr
 from tlkit.schedules import linear_warmup
 from tlkit_callbacks.updates import check_length, completed_updates, count_updates, total_updates
 
@@ -178,7 +179,7 @@ class Curve(Schedule, ABC):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._total = total_updates(trainer, type(self).__name__) if self.ends else None
-        if self._total is not None and self.warmup >= self._total:
+        if self._total is not None and self.warmup >= self._total and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             raise UserError(
                 f"{type(self).__name__}: expected a warm-up shorter than the run, got {self.warmup} of its "
                 f"{self._total} updates"
@@ -205,9 +206,11 @@ def _set_rates(schedules: Sequence[Schedule], trainer: Trainer) -> None:
         linear_warmup(schedule.since_restart(trainer)[0], schedule.warmup) for schedule in schedules if schedule.warmup
     )
     others = [schedule for schedule in schedules if not schedule.uniform]
+    reference = reference_lr(trainer.optimizers[0])
     for optimizer in trainer.optimizers:
         for group in optimizer.param_groups:
-            rate = group["initial_lr"] if peak is None else peak * group["initial_lr"] / optimizer.defaults["lr"]
+            initial = group.setdefault("initial_lr", group["lr"])  # somebody may have added the group since
+            rate = initial if peak is None else peak * initial / reference
             group["lr"] = rate * shared * math.prod(schedule.factor_of(group, trainer) for schedule in others)
             if momentum is not None:
                 if "betas" in group:

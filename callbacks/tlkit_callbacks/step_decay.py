@@ -1,5 +1,6 @@
 """Drop the learning rate every so many epochs."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,7 +52,7 @@ class StepDecay(Schedule):
             raise UserError(f"{who}: expected `every` to be at least 1 epoch, got {every}")
         if start is not None and start < 0:
             raise UserError(f"{who}: expected `start` to be epoch 0 or later, got {start}")
-        if factor <= 0:
+        if not 0 < factor < math.inf:
             raise UserError(f"{who}: expected `factor` to be larger than 0, got {factor}")
         if updates_per_epoch is not None and updates_per_epoch < 1:
             raise UserError(f"{who}: expected `updates_per_epoch` to be at least 1, got {updates_per_epoch}")

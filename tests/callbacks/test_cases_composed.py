@@ -22,7 +22,9 @@ from tlkit_callbacks import (
     Moment,
     OneCycle,
     Phase,
+    Plateau,
     PolyakMean,
+    ReduceOnPlateau,
     SnapshotEnsemble,
     WeightUpdateRatio,
 )
@@ -95,7 +97,14 @@ WITHIN_AN_EPOCH: dict[str, Callable[[], list[Callback]]] = {
     "a window": lambda: [LayerFreezing(1, start=Moment(step=2), end=Moment(fraction=0.6))],
     "PolyakMean": lambda: [PolyakMean(every=2)],
     "snapshots": lambda: [CyclicCosine(2), SnapshotEnsemble()],
+    "ReduceOnPlateau": lambda: [ReduceOnPlateau(patience=1, min_delta=100.0)],
+    "plateaus": lambda: [
+        GradualUnfreezing([Phase("fc"), *(Phase(n, rate=1.0, plateau=NEVER_BETTER) for n in ("conv2", "conv1"))])
+    ],
 }
+NEVER_BETTER = Plateau("val/loss", patience=1, min_delta=100.0)
+OF_A_METRIC = ("ReduceOnPlateau", "plateaus")
+"""From a checkpoint between an epoch's last batch and its validation, Lightning goes on without that validation."""
 
 
 def alike() -> DataLoader[Any]:
@@ -135,6 +144,7 @@ def test_a_run_resumed_after_any_update_ends_in_the_same_bits(name: str, windows
         return snapshot(module), fit.global_step
 
     whole, updates = run(Keeps(tmp_path))
-    for update in range(1, updates):
+    ends = range(updates // 4, updates, updates // 4) if name in OF_A_METRIC else ()
+    for update in sorted(set(range(1, updates)) - set(ends)):
         resumed, _ = run(checkpoint=tmp_path / f"{update}.ckpt")
         assert not [key for key in whole if not torch.equal(whole[key], resumed[key])], update

@@ -86,5 +86,5 @@ def _kept(study: Study, found: list[Cell]) -> list[Cell]:
 
 
 def shown(value: Any) -> Any:
-    """Returns a level as it stands in a table: numbers and truths as they are, everything else as text."""
-    return value if value is None or isinstance(value, bool | int | float | str) else label(value)
+    """Returns a level as it stands in a table: numbers as they are, everything else as text."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else label(value)

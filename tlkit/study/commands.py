@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tlkit.errors import UserError, suggest
 
-USAGE = "tlkit study report --table T.csv --mapping M.yaml --out DIR"
+RUNS = "directory of all runs; by default that of the experiment"
 
 
 def run(args: Sequence[str]) -> None:
@@ -18,32 +18,134 @@ def run(args: Sequence[str]) -> None:
     """
     if not args or args[0] not in COMMANDS:
         got = f"'{args[0]}'{suggest(args[0], COMMANDS)}" if args else "none"
-        raise UserError(f"study: expected one of {', '.join(COMMANDS)}, got {got}; {USAGE}")
+        raise UserError(f"study: expected one of {', '.join(COMMANDS)}, got {got}; tlkit study plan FILE is the first")
     COMMANDS[args[0]](args[1:])
 
 
-def report(args: Sequence[str]) -> None:
-    """Writes the report on a tidy table: ``--table T.csv --mapping M.yaml --out DIR``.
+def plan(args: Sequence[str]) -> None:
+    """Plans a study: its stages, what is done, and what the rest will take.
 
     Raises:
-        UserError: an option is missing or unknown; what is wrong with the table or the mapping.
+        UserError: everything that is wrong with the study.
     """
-    parser = _Parser(prog="tlkit study report", usage=USAGE, description=report.__doc__)
-    parser.add_argument("--table", type=Path, required=True, help="CSV or Parquet, one row per run")
-    parser.add_argument("--mapping", type=Path, required=True, help="YAML that says what the columns are")
-    parser.add_argument("--out", type=Path, required=True, help="a new directory, or one with an earlier report")
+    parser = _Parser("plan", plan, "FILE [--explain ID] [--runs DIR]")
+    parser.add_argument("file", type=Path, help="the study's YAML")
+    parser.add_argument("--explain", metavar="ID", help="why is this stage to be run? the beginning of its id will do")
+    parser.add_argument("--runs", type=Path, help=RUNS)
     given = parser.parse_args(args)
-    from tlkit.study.report import report_table
+    from tlkit.study.explain import explain
+    from tlkit.study.plan import plan_study
+    from tlkit.study.state import states
+    from tlkit.study.summary import summary
 
-    page, remarks = report_table(given.table, given.mapping, given.out, f"tlkit study report {shlex.join(args)}")
+    planned = plan_study(given.file, given.runs)
+    stages = planned.plan.stages | planned.earlier
+    found = states(planned.plan.root, planned.plan.name, [(stage.stage, stage.id) for stage in stages.values()])
+    print("\n".join(explain(planned, found, given.explain) if given.explain else summary(planned, found)))
+
+
+def status(args: Sequence[str]) -> None:
+    """Says how far a study is, from its run directories.
+
+    Raises:
+        UserError: the study has not been planned.
+    """
+    parser = _Parser("status", status, "FILE|NAME [--runs DIR]")
+    parser.add_argument("study", help="its YAML, or its name")
+    parser.add_argument("--runs", type=Path, help=RUNS)
+    given = parser.parse_args(args)
+    from tlkit.study.status import status as lines
+
+    root, name = given.runs or Path("runs"), given.study
+    if Path(name).suffix in (".yaml", ".yml"):
+        from tlkit.study.plan import runs_of
+        from tlkit.study.spec_file import read_study, refusal
+
+        study, faults = read_study(Path(name))
+        if study is None:
+            raise UserError(refusal(Path(name), faults))
+        root, name = given.runs or runs_of(study.base), study.name
+    print("\n".join(lines(root, name)))
+
+
+def table(args: Sequence[str]) -> None:
+    """Writes the table of a study as Parquet and CSV, and prints it: a row per run.
+
+    Raises:
+        UserError: what is wrong with the study, or with the condition.
+    """
+    parser = _Parser("table", table, "FILE [--where CONDITION] [--sort COLUMN] [--runs DIR]")
+    parser.add_argument("file", type=Path, help="the study's YAML")
+    parser.add_argument("--where", metavar="CONDITION", help="which rows to print: 'status == \"done\" and epochs > 5'")
+    parser.add_argument("--sort", metavar="COLUMN", help="a column to print them by; -COLUMN: from the largest down")
+    parser.add_argument("--runs", type=Path, help=RUNS)
+    given = parser.parse_args(_signed(args))
+    from tlkit.study.plan import plan_study
+    from tlkit.study.table import study_table, view, write_table
+
+    planned = plan_study(given.file, given.runs)
+    frame = study_table(planned)
+    files = write_table(frame, planned.plan.root / planned.plan.name)
+    print(view(frame, planned.study, given.where, given.sort))
+    print(f"table: {' '.join(map(str, files))}")
+
+
+def report(args: Sequence[str]) -> None:
+    """Writes the report of a study, or of a tidy table from elsewhere.
+
+    Raises:
+        UserError: an option is missing or unknown; what is wrong with the study, the table or the mapping.
+    """
+    parser = _Parser("report", report, "FILE [--out DIR] [--runs DIR] | --table T.csv --mapping M.yaml --out DIR")
+    parser.add_argument("file", type=Path, nargs="?", help="the study's YAML")
+    parser.add_argument("--table", type=Path, help="CSV or Parquet, one row per run")
+    parser.add_argument("--mapping", type=Path, help="YAML that says what the columns are")
+    parser.add_argument("--out", type=Path, help="a new directory, or one with an earlier report")
+    parser.add_argument("--runs", type=Path, help=RUNS)
+    given = parser.parse_args(args)
+    command = f"tlkit study report {shlex.join(args)}"
+    if given.file and not (given.table or given.mapping):
+        from tlkit.study.plan import plan_study
+        from tlkit.study.study_report import report_study
+
+        planned = plan_study(given.file, given.runs)
+        out = given.out or planned.plan.root / planned.plan.name / "report"
+        page, remarks = report_study(planned, out, command)
+    elif given.table and given.mapping and given.out and not given.file:
+        from tlkit.study.report import report_table
+
+        page, remarks = report_table(given.table, given.mapping, given.out, command)
+    else:
+        parser.error("expected a study's FILE, or all of --table, --mapping and --out")
+        return
     for remark in remarks:
         print(f"note: {remark}")
     print(f"report: {page}")
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"report": report}
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "plan": plan,
+    "status": status,
+    "table": table,
+    "report": report,
+}
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, word: str, command: Callable[[Sequence[str]], None], usage: str) -> None:
+        about = (command.__doc__ or "").partition("\n")[0]
+        super().__init__(prog=f"tlkit study {word}", usage=f"tlkit study {word} {usage}", description=about)
+
     def error(self, message: str) -> None:  # type: ignore[override]
-        raise UserError(f"study report: {message}; usage: {self.usage}")
+        raise UserError(f"{self.prog.removeprefix('tlkit ')}: {message}; usage: {self.usage}")
+
+
+def _signed(args: Sequence[str]) -> list[str]:
+    """Returns words in which ``--sort -COLUMN`` is one word: argparse takes a leading minus for an option."""
+    words: list[str] = []
+    for word in args:
+        if words and words[-1] == "--sort":
+            words[-1] = f"--sort={word}"
+        else:
+            words.append(word)
+    return words

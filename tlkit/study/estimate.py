@@ -81,7 +81,7 @@ def over_budget(study: Study, plan: StudyPlan, expected: Estimate) -> list[str]:
 
 
 def width(stages: Iterable[PlannedStage]) -> int:
-    """Returns how many stages can run at the same time at most: each starts from one, so it is those none starts from."""
+    """Returns how many stages can run at the same time at most: those that no other starts from."""
     stages = list(stages)
     return len({stage.id for stage in stages} - {stage.pretrain for stage in stages})
 

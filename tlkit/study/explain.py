@@ -42,7 +42,7 @@ def explain(planned: Planned, found: dict[str, Found], id_: str) -> list[str]:
     named = [stage for stage in planned.plan.stages.values() if stage.id.startswith(id_)]
     if len(named) != 1:
         some = ", ".join(f"{stage.stage}-{stage.id[:8]}" for stage in (named or list(planned.plan.stages.values()))[:8])
-        raise UserError(f"--explain: expected the beginning of one stage's id, got {id_} of {len(named)}; such as {some}")
+        raise UserError(f"--explain: expected the beginning of one id, got {id_} of {len(named)}; such as {some}")
     return _explain(planned, found, named[0])
 
 
@@ -61,7 +61,8 @@ def _explain(planned: Planned, found: dict[str, Found], stage: PlannedStage) -> 
     lines += [f"  {change}" for change in nearest.changes]
     if stage.pretrain and stage.pretrain != nearest.stage.pretrain:
         before = planned.plan.stages[stage.pretrain]
-        lines += [f"  pretrain: {before.stage}-{before.id[:8]} is another", *_indented(_explain(planned, found, before))]
+        why = [f"    {line}" for line in _explain(planned, found, before)]
+        lines += [f"  pretrain: {before.stage}-{before.id[:8]} is another", *why]
     return lines
 
 
@@ -87,9 +88,10 @@ def _facts(stage: PlannedStage, parts: dict[str, Any]) -> dict[str, Any]:
         if not any(path == name or path.startswith(f"{name}.") for name in NOT_IDENTITY)
         and not (path.startswith("data.") and path.endswith(unimportant))
     }
-    if stage.config["pretrain"]["layers"] and parts["pretrain"]:
-        kept["pretrain.layers"] = parts["pretrain"]["layers"]
-        kept["content of pretrain.checkpoint"] = parts["pretrain"].get("sha256")
+    source = parts["pretrain"] or {"layers": 0}
+    kept["pretrain.layers"] = source["layers"]
+    if "sha256" in source:
+        kept["content of pretrain.checkpoint"] = source["sha256"]
     sources = {f"source of {name}": digest[:12] for name, digest in parts["sources"].items()}
     others = {"content of the data": "data", "results version": "results_version", "threads": "threads"}
     return kept | sources | {name: parts[key] for name, key in others.items()}
@@ -107,7 +109,3 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def _show(facts: dict[str, Any], path: str) -> str:
     return f"{facts[path]}" if path in facts else "—"
-
-
-def _indented(lines: list[str]) -> list[str]:
-    return [f"    {line}" for line in lines]

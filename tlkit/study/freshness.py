@@ -36,14 +36,11 @@ def key(study: Study, root: Path, configs: list[dict[str, Any]], sources: Iterab
 
 def same(stored: dict[str, Any], study: Study, root: Path) -> bool:
     """Tells whether a plan made from this would be made again."""
-    return (
-        stored
-        == {
-            **_of_study(study, root),
-            "sources": {file: _digest(Path(file)) for file in stored["sources"]},
-            "data": {place: _stamp(place) for place in stored["data"]},
-        }
-    )
+    return stored == {
+        **_of_study(study, root),
+        "sources": {file: _digest(Path(file)) for file in stored["sources"]},
+        "data": {place: _stamp(place) for place in stored["data"]},
+    }
 
 
 def _of_study(study: Study, root: Path) -> dict[str, Any]:
@@ -70,8 +67,8 @@ def _stamp(place: str, suffix: str = "") -> str:
     """Returns a hash of names, sizes and times of change of a file, or of all files below a directory."""
     path = os.path.expanduser(place)
     found = hashlib.sha256()
-    below = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names if name.endswith(suffix)]
-    for file in sorted(below) or [path]:
+    below = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
+    for file in sorted(file for file in below or [path] if file.endswith(suffix)):
         try:
             status = os.stat(file)
         except OSError:

@@ -1,9 +1,8 @@
-"""A study as stages: planned once, with torch, into ``plan.json``; read from there while nothing that counts changes."""
+"""A study as stages: planned with torch into ``plan.json``, and read from there while nothing that counts changes."""
 
 import json
-import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,7 @@ from tlkit.study import freshness
 from tlkit.study.planned import PlannedStage, StudyPlan
 from tlkit.study.spec import Study
 from tlkit.study.spec_file import read_study, refusal
-from tlkit.yaml_lines import Fault, read
-
-log = logging.getLogger("tlkit")
+from tlkit.yaml_lines import read
 
 FILE = "plan.json"
 
@@ -66,7 +63,7 @@ def plan_study(path: Path, runs: Path | None = None) -> Planned:
     old = {stage.id: stage for stage in earlier}
     known = {**(_unpacked_parts(stored) if stored else {}), **parts}
     parts = {id_: known[id_] for id_ in (*plan.stages, *old)}
-    write_text(root / study.name / FILE, json.dumps(_packed(key, stages, earlier, parts), default=str))
+    write_text(root / study.name / FILE, json.dumps(_packed(study, key, stages, earlier, parts), default=str))
     return Planned(study, plan, parts, old, cached=False)
 
 
@@ -107,7 +104,11 @@ def _restored(study: Study, root: Path, stored: dict[str, Any]) -> Planned:
 
 
 def _packed(
-    key: dict[str, Any], stages: Iterable[PlannedStage], earlier: Iterable[PlannedStage], parts: dict[str, Any]
+    study: Study,
+    key: dict[str, Any],
+    stages: Iterable[PlannedStage],
+    earlier: Iterable[PlannedStage],
+    parts: dict[str, Any],
 ) -> dict[str, Any]:
     """Returns what is stored: each section of a configuration, each combination and each set of parts once."""
     sections, cells = _Once(), _Once()
@@ -123,7 +124,9 @@ def _packed(
         }
 
     rows = {"stages": [row(stage) for stage in stages], "earlier": [row(stage) for stage in earlier]}
-    return {"format": freshness.FORMAT, "key": key, **rows, "sections": sections.values, "cells": cells.values}
+    asked = {"goal": study.goal, "metric": study.metric, "mode": study.mode}
+    lists = {"sections": sections.values, "cells": cells.values}
+    return {"format": freshness.FORMAT, "study": asked, "key": key, **rows, **lists}
 
 
 def _unpacked_parts(stored: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -135,9 +138,7 @@ def _earlier(stored: dict[str, Any], stages: list[PlannedStage]) -> list[Planned
     """Returns stages of former plans, which may have runs that `explain` compares with."""
     now = {stage.id for stage in stages}
     former = stages_of(stored, "earlier") | stages_of(stored)
-    return [
-        PlannedStage(stage.id, stage.stage, stage.config, stage.pretrain) for stage in former.values() if stage.id not in now
-    ]
+    return [replace(stage, cells=()) for stage in former.values() if stage.id not in now]
 
 
 def _sources(parts: Iterable[dict[str, Any]]) -> set[str]:
@@ -157,9 +158,3 @@ class _Once:
             self._numbers[text] = len(self.values)
             self.values.append(value)
         return self._numbers[text]
-
-
-def raise_faults(path: Path, faults: list[Fault]) -> None:
-    """Refuses a study if anything is wrong with it."""
-    if faults:
-        raise UserError(refusal(path, faults))

@@ -20,8 +20,6 @@ from tlkit.paths import Config, override, spelled_out
 from tlkit.stage_cli import parse
 from tlkit.weights import checkpoint_file
 
-
-
 T = TypeVar("T")
 
 

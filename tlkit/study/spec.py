@@ -84,6 +84,11 @@ class Study:
     report: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def all_columns(self) -> tuple[str, ...]:
+        """Columns of all factors, in the order of the file."""
+        return tuple(column for factor in self.factors for column in factor.columns)
+
     def columns(self, role: Role) -> tuple[str, ...]:
         """Returns the columns of all factors of a role; not those that a scientific level decides."""
         chosen = [factor for factor in self.factors if factor.role == role and not factor.per]
@@ -91,7 +96,9 @@ class Study:
 
 
 def label(value: Any) -> str:
-    """Returns a level as text: a class by its short name."""
+    """Returns a level as text: a class by its short name, null as ``none``, for an empty cell would be no level."""
+    if value is None:
+        return "none"
     if isinstance(value, dict) and "class_path" in value:
         return str(value["class_path"]).rpartition(".")[2]
     if isinstance(value, list):

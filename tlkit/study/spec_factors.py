@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tlkit.study.columns import AFTER, BEFORE
 from tlkit.study.spec import Factor, Level, Role, is_batch_size, is_length, label
 from tlkit.yaml_lines import OPAQUE, Fault, Node
 
@@ -42,6 +43,9 @@ class FactorReader:
         path = f"{role}.{name}"
         columns = tuple(part.strip() for part in name.split(","))
         is_path = all("." in column or column in PLAIN for column in columns)
+        if name in (*BEFORE, *AFTER) or "/" in name:
+            self._fault(node, path, f"'{name}' is a column of every study's table; give the factor another name")
+            return None
         if isinstance(node.children, dict) and set(node.children) == {"per", "values"} and is_path:
             return self._per_level(role, columns, node.children, before, path)
         if isinstance(node.children, dict) and node.children and not is_path and len(columns) == 1:

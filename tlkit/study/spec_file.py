@@ -53,11 +53,15 @@ class _Reader:
     def fault(self, node: Node, path: str, message: str) -> None:
         self.faults.append(Fault(node.line, path, message))
 
+    def _unknown(self, node: Node, path: str, valid: tuple[str, ...]) -> None:
+        meant = suggest(path.rpartition(".")[2], valid) or ";"
+        self.fault(node, path, f"unknown key{meant} valid: {', '.join(valid)}")
+
     def study(self, top: dict[Any, Node]) -> Study | None:
         """Returns the study; None if there is no base, or no name to tell one study from another."""
         for key, node in top.items():
             if key not in KEYS:
-                self.fault(node, str(key), f"unknown key{suggest(str(key), KEYS) or ';'} valid: {', '.join(KEYS)}")
+                self._unknown(node, str(key), KEYS)
         given = {key: node for key, node in top.items() if node.value not in (None, OPAQUE)}
         for key, what in REQUIRED.items():
             if key not in given:
@@ -121,7 +125,7 @@ class _Reader:
         budget: dict[str, float] = {}
         for key, child in children.items() if isinstance(children, dict) else ():
             if key not in BUDGET:
-                self.fault(child, f"budget.{key}", f"unknown key{suggest(str(key), BUDGET) or ';'} valid: {', '.join(BUDGET)}")
+                self._unknown(child, f"budget.{key}", BUDGET)
             elif isinstance(child.value, bool) or not isinstance(child.value, int | float) or child.value <= 0:
                 self.fault(child, f"budget.{key}", f"expected a number above 0, got {child.value!r}")
             else:
@@ -144,7 +148,7 @@ class _Reader:
             return {}
         for key, child in node.children.items():
             if key not in REPORT:
-                self.fault(child, f"report.{key}", f"unknown key{suggest(str(key), REPORT) or ';'} valid: {', '.join(REPORT)}")
+                self._unknown(child, f"report.{key}", REPORT)
         return dict(node.value)
 
     def _notes(self, factors: tuple[Factor, ...]) -> list[str]:

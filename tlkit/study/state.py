@@ -58,12 +58,7 @@ ORDER: tuple[State, ...] = ("done", "running", "cut off", "damaged")
 
 def failures(directory: Path) -> dict[str, Path]:
     """Returns the first 8 characters of an id -> its failure record, in the directory of a study."""
-    try:
-        with os.scandir(directory / FAILED) as entries:
-            named = [(RUN.match(entry.name), entry.path) for entry in entries]
-    except OSError:
-        return {}
-    return {match[2]: Path(path) for match, path in named if match}
+    return {os.path.basename(path): Path(path) for path in _folders(directory / FAILED)}
 
 
 def _directories(root: Path) -> dict[tuple[str, str], list[str]]:

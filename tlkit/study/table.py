@@ -1,110 +1,135 @@
 """The table of a study: a row per run and combination that it serves, rebuilt from the run directories at any time."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from tlkit.errors import UserError, suggest
+from tlkit.runs import write_text
+from tlkit.study.columns import AFTER, BEFORE
+from tlkit.study.estimate import duration
+from tlkit.study.expression import as_numbers, select
 from tlkit.study.plan import Planned
 from tlkit.study.planned import PlannedStage
-from tlkit.study.spec import ROLES
+from tlkit.study.spec import Study
 from tlkit.study.state import Found, states
 
-FIRST = ("stage", "status")
-PARTS = ("setup", "fit", "test", "train", "validate", "checkpoint")
+SECONDS = ("setup", "fit", "train", "validate", "checkpoint", "test")
+MOST = 60  # rows that are printed
 
 
 def study_table(planned: Planned) -> pd.DataFrame:
     """Returns the table; its columns are those of docs/study_table.md."""
     plan = planned.plan
     found = states(plan.root, plan.name, [(stage.stage, stage.id) for stage in plan.stages.values()])
+    factors = planned.study.all_columns
     rows: list[dict[str, Any]] = []
-    columns = list(dict.fromkeys(column for factor in planned.study.factors for column in factor.columns))
     for stage in plan.stages.values():
         run = _run(stage, found[stage.id])
-        served = stage.cells if stage.stage == "transfer" else (_shared(stage.cells, columns),)
-        rows += [{"stage": stage.stage, "status": run["status"], **_levels(cell, columns), **run} for cell in served]
-    frame = pd.DataFrame(rows)
-    metrics = sorted(column for column in frame if "/" in str(column))
-    last = ["run", "id", "pretrain_id"]
-    order = [*FIRST, *columns, *metrics]
-    rest = [column for column in frame if column not in (*order, *last)]
-    return frame[[*order, *rest, *last]]
+        served = stage.cells if stage.stage == "transfer" else (_shared(stage.cells),)
+        rows += [run | {column: cell.get(column) for column in factors} for cell in served]
+    frame = pd.DataFrame(rows, dtype="object")
+    metrics = sorted({name for row in found.values() for name in (row.result or {}).get("metrics", {})})
+    frame = frame[[*BEFORE, *factors, *metrics, *AFTER]]
+    return frame.apply(_of_one_type)
 
 
 def write_table(frame: pd.DataFrame, directory: Path) -> list[Path]:
     """Writes the table as Parquet and CSV; returns both files."""
-    from tlkit.runs import write_text
-
     directory.mkdir(parents=True, exist_ok=True)
     parquet, csv = directory / "table.parquet", directory / "table.csv"
-    temporary = directory / ".table.parquet.tmp"
-    typed = frame.copy()
-    for column in typed.columns[typed.dtypes == object]:
-        values = typed[column].dropna()
-        if len({type(value) for value in values} - {int, float}) > (0 if len({type(v) for v in values}) > 1 else 1):
-            typed[column] = typed[column].map(lambda value: None if pd.isna(value) else str(value))  # one type a column
-    typed.to_parquet(temporary, index=False)
-    temporary.replace(parquet)
+    temporary = directory / f".table.{os.getpid()}.tmp"
+    try:
+        frame.to_parquet(temporary, index=False)
+        temporary.replace(parquet)
+    finally:
+        temporary.unlink(missing_ok=True)
     write_text(csv, frame.to_csv(index=False))
     return [parquet, csv]
 
 
-def _levels(cell: dict[str, Any], columns: list[str]) -> dict[str, Any]:
-    return {column: cell.get(column) for column in columns}
+def _of_one_type(column: pd.Series) -> pd.Series:
+    """Returns a column as numbers if it holds only such, else as text; Parquet has one type per column."""
+    values = column.dropna()
+    kinds = {type(value) for value in values}
+    if kinds <= {int}:
+        return column.astype("Int64")
+    return column.astype(float) if kinds <= {int, float} else column.map(str, na_action="ignore")
 
 
-def _shared(cells: tuple[dict[str, Any], ...], columns: list[str]) -> dict[str, Any]:
+def _shared(cells: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     """Returns the levels that all combinations of a pretrain have in common."""
-    return {
-        column: cells[0].get(column) for column in columns if len({str(cell.get(column)) for cell in cells}) == 1
-    }
+    first, *others = cells
+    return {column: value for column, value in first.items() if all(cell.get(column) == value for cell in others)}
 
 
 def _run(stage: PlannedStage, found: Found) -> dict[str, Any]:
     """Returns what a row says of the run itself."""
     result = found.result or {}
-    metric = result.get("metric") or {}
-    seconds, energy, memory = (result.get(key) or {} for key in ("seconds", "energy", "memory"))
-    parameters = result.get("parameters") or {}
-    epochs = _epochs(stage, result)
-    best = metric.get("best_epoch")
-    row: dict[str, Any] = {
+    metric, seconds, energy, memory, parameters, summaries = (
+        result.get(key) or {} for key in ("metric", "seconds", "energy", "memory", "parameters", "summaries")
+    )
+    monitors = [one for one in summaries.values() if isinstance(one, dict) and "train_joules" in one]
+    monitor = monitors[0] if monitors else {}
+    epochs = _epochs(found)
+    best = None if metric.get("best_epoch") is None else metric["best_epoch"] + 1
+    return {
         **(result.get("metrics") or {}),
+        "stage": stage.stage,
         "status": found.state,
         "selected_by": metric.get("name"),
         "best_value": metric.get("best"),
         "last_value": metric.get("last"),
         "epochs": epochs,
-        "best_epoch": None if best is None else best + 1,
-        "best_epoch_fraction": None if best is None or not epochs else min(1.0, (best + 1) / epochs),
+        "best_epoch": best,
+        "best_epoch_fraction": best / epochs if best and epochs else None,
         "best_step": metric.get("best_step"),
-        "seconds": sum(float(seconds.get(part) or 0) for part in PARTS[:3]) if seconds else None,
-        **{f"seconds_{part}": seconds.get(part) for part in PARTS},
+        "seconds": duration(found) if seconds else None,
+        **{f"seconds_{part}": seconds.get(part) for part in SECONDS},
         "joules": energy.get("joules"),
-        **{f"joules_{part}": energy.get(f"{part}_joules") for part in ("train", "validate", "checkpoint")},
+        "joules_train": monitor.get("train_joules"),
         "energy_method": energy.get("method"),
         "peak_bytes": memory.get("peak_bytes"),
         "memory_device": memory.get("device"),
+        "peak_bytes_fit": monitor.get("peak_bytes"),
         "parameters": parameters.get("total"),
         "parameters_trainable": parameters.get("trainable"),
-        "device": result.get("device"),
-        "precision": result.get("precision"),
-        "threads": result.get("threads"),
-        "seed": result.get("seed"),
+        **{key: result.get(key) for key in ("device", "precision", "threads", "seed")},
         "combinations": len(stage.cells),
         "run": str(found.path) if found.path else None,
         "id": stage.id,
         "pretrain_id": stage.pretrain,
     }
-    return row
 
 
-def _epochs(stage: PlannedStage, result: dict[str, Any]) -> int | None:
-    """Returns how many epochs a run had: those of its record, for a run by steps has no number of them."""
-    del result
-    epochs = stage.config["trainer"]["max_epochs"]
-    return int(epochs) if isinstance(epochs, int) and epochs > 0 else None
+def _epochs(found: Found) -> int | None:
+    """Returns how many epochs a finished run had; its number of epochs may have been a limit only."""
+    if found.state != "done" or found.path is None:
+        return None
+    try:
+        last = (found.path / "metrics.csv").read_bytes().rstrip().rpartition(b"\n")[2]
+        return int(last.partition(b",")[0]) + 1
+    except (OSError, ValueError):
+        return None
 
 
-assert ROLES
+def view(frame: pd.DataFrame, study: Study, where: str | None, sort: str | None) -> str:
+    """Returns the rows that a condition keeps, in the order of a column, as text for a terminal.
+
+    Raises:
+        UserError: no such condition or column.
+    """
+    chosen = frame[select(frame, where)] if where else frame
+    if sort:
+        name = sort.removeprefix("-")
+        if name not in frame:
+            raise UserError(f"--sort: no column '{name}'{suggest(name, frame) or ';'} valid: {', '.join(frame)}")
+        numbers = as_numbers(chosen[name])
+        keys = chosen[name] if numbers is None else numbers
+        chosen = chosen.loc[keys.sort_values(ascending=not sort.startswith("-"), kind="stable").index]
+    shown = ["stage", "status", *study.all_columns, study.metric, "best_epoch", "best_epoch_fraction", "seconds", "id"]
+    short = chosen[[column for column in shown if column in chosen]].assign(id=chosen["id"].str[:8])
+    text = short.head(MOST).to_string(index=False, na_rep="", float_format=lambda value: f"{value:.4g}")
+    return text if len(short) <= MOST else f"{text}\n… {len(short) - MOST} more rows in the files"

@@ -1,0 +1,236 @@
+"""Carries a study out: every stage once, in the order of what starts from what, whatever happens to the workers."""
+
+import json
+import logging
+import os
+import shutil
+import socket
+import zipfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from tlkit import runs
+from tlkit.errors import UserError
+from tlkit.study.live import Live
+from tlkit.study.planned import PlannedStage, StudyPlan
+from tlkit.study.pool import Pool, inline, parsl_pool
+from tlkit.study.worker import Done, Task
+
+log = logging.getLogger("tlkit")
+
+LOSSES = 5
+"""Times that a stage may lose its worker: more often than chance would have it, the stage is what kills it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a study's stages.
+
+    Attributes:
+        done: finished stages, those of earlier calls included.
+        failed: id -> what went wrong; a stage whose pretrain failed is among them.
+    """
+
+    done: int
+    failed: Mapping[str, str]
+
+
+@dataclass
+class _State:
+    """Stages by what is to become of them."""
+
+    waiting: dict[str, PlannedStage]
+    ready: list[PlannedStage] = field(default_factory=list)
+    flying: dict["Future[Done]", PlannedStage] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    losses: dict[str, int] = field(default_factory=dict)
+
+
+def carry_out(
+    plan: StudyPlan, engine: Path | Literal["inline"] | None = None, estimate: Mapping[str, float] | None = None
+) -> Outcome:
+    """Runs all stages of a study that are not finished; one that was cut off goes on from its last checkpoint.
+
+    Args:
+        plan: the study.
+        engine: YAML of a Parsl configuration, ``inline`` for this process, None for this machine.
+        estimate: id of a stage -> seconds that it is expected to take.
+
+    Raises:
+        UserError: another driver is at this study, the engine does not start or breaks down, the disk is full.
+    """
+    estimate = estimate or {}
+    study = plan.root.resolve() / plan.name
+    with _sole_driver(study / ".driver.lock"):
+        scratch = study / ".engine"
+        shutil.rmtree(scratch, ignore_errors=True)  # of a driver that was killed
+        todo = to_run(plan)
+        live = Live(len(plan.stages), len(plan.stages) - len(todo))
+        state = _State({stage.id: stage for stage in todo})
+        if todo:
+            accelerated = any(stage.config["trainer"].get("accelerator") != "cpu" for stage in todo)
+            longest = max((estimate.get(stage.id, 0.0) for stage in todo), default=0.0)
+            pool = inline() if engine == "inline" else parsl_pool(engine, plan.threads, accelerated, longest, scratch)
+            with pool as workers:
+                _loop(plan, state, workers, live, estimate)
+        live.draw(last=True)
+    return Outcome(live.done, state.failed)
+
+
+def to_run(plan: StudyPlan) -> list[PlannedStage]:
+    """Returns the stages without a finished run, and the finished pretrains whose weights they need and are gone.
+
+    A finished run that was damaged is set aside under another name, and its stage is run again.
+    """
+    finished = _finished(plan.root)
+    todo = {id_ for id_ in plan.stages if id_ not in finished}
+    for id_, stage in reversed(plan.stages.items()):
+        source = stage.pretrain
+        if id_ in todo and source in finished and not _has_weights(finished[source]):
+            todo.add(source)
+    return [stage for id_, stage in plan.stages.items() if id_ in todo]
+
+
+def _finished(root: Path) -> dict[str, Path]:
+    """Returns id -> run directory of all runs with a result that can be read and is theirs."""
+    found: dict[str, Path] = {}
+    for file in sorted(root.glob("*/*/result.json")):
+        run = file.parent
+        if run.name.startswith("damaged-"):
+            continue
+        try:
+            result, label = (json.loads((run / name).read_text()) for name in ("result.json", "identity.json"))
+            if result["id"] != label["id"] or not {"metric", "metrics", "seconds"} <= result.keys():
+                raise ValueError("not the result of this run")
+            found[result["id"]] = run
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            _set_aside(run, f"result.json: {error}")
+    return found
+
+
+def _has_weights(run: Path) -> bool:
+    best = next((run / "checkpoints" / name for name in ("best.ckpt", "last.ckpt") if _exists(run, name)), None)
+    if best is None:
+        return False  # cleaned up
+    if zipfile.is_zipfile(best):
+        return True
+    _set_aside(run, f"{best.name} is no checkpoint")
+    return False
+
+
+def _exists(run: Path, name: str) -> bool:
+    return (run / "checkpoints" / name).exists()
+
+
+def _set_aside(run: Path, reason: str) -> None:
+    target = run.with_name(f"damaged-{run.name}")
+    n = 1
+    while target.exists():
+        n += 1
+        target = run.with_name(f"damaged-{run.name}-{n}")
+    run.rename(target)
+    log.warning("%s is damaged (%s): it is now %s, and its stage is run again", run, reason, target.name)
+
+
+def _loop(plan: StudyPlan, state: _State, workers: Pool, live: Live, estimate: Mapping[str, float]) -> None:
+    _release(state, estimate)
+    while state.ready or state.flying:
+        while state.ready and len(state.flying) < workers.slots:
+            stage = state.ready.pop(0)
+            state.flying[workers.submit(_task(plan, stage))] = stage
+        finished, _ = wait(state.flying, timeout=1.0, return_when=FIRST_COMPLETED)
+        for future in finished:
+            _take(plan, state, state.flying.pop(future), future, live, workers)
+        if finished:
+            _release(state, estimate)
+        else:
+            workers.check()
+        live.running = min(workers.running(), len(state.flying)) if state.flying else 0
+        live.draw()
+
+
+def _release(state: _State, estimate: Mapping[str, float]) -> None:
+    """Makes ready what waits for nothing any more: the longest first, so that no worker is left with it at the end."""
+    pending = state.waiting.keys() | {stage.id for stage in (*state.ready, *state.flying.values())}
+    free = [stage for stage in state.waiting.values() if stage.pretrain not in pending]
+    for stage in sorted(free, key=lambda stage: -estimate.get(stage.id, 0.0)):
+        state.ready.append(state.waiting.pop(stage.id))
+
+
+def _task(plan: StudyPlan, stage: PlannedStage) -> Task:
+    config = stage.config | {"runs": str(plan.root.resolve())}
+    config["trainer"] = config["trainer"] | {"enable_progress_bar": False}
+    config["pretrain"] = config["pretrain"] | {"reuse": True}  # it is this study's, finished before
+    return Task(stage.id, stage.stage, config, plan.threads, plan.root.resolve() / plan.name / "failed")
+
+
+def _take(
+    plan: StudyPlan, state: _State, stage: PlannedStage, future: "Future[Done]", live: Live, workers: Pool
+) -> None:
+    """Enters what became of a stage."""
+    from parsl.executors.errors import BadStateException
+    from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
+
+    try:
+        done = future.result()
+    except (WorkerLost, ManagerLost) as error:
+        state.losses[stage.id] = state.losses.get(stage.id, 0) + 1
+        if state.losses[stage.id] < LOSSES:
+            state.ready.insert(0, stage)
+            return
+        _fail(plan, state, stage, f"lost its worker {LOSSES} times, the last time so: {error}", live)
+        return
+    except BadStateException as error:
+        raise UserError(f"the engine cannot keep workers: {error}\ntried:\n{workers.tried()}") from error
+    if done.status == "full":
+        raise UserError(
+            f"expected room on the disk, got: {done.message}; what is finished is kept. Free some space, then start "
+            "the study again to go on"
+        )
+    if done.status == "failed":
+        _fail(plan, state, stage, f"{done.message} ({done.path})", live)
+        return
+    shutil.rmtree(plan.root / plan.name / "failed" / stage.id[:8], ignore_errors=True)
+    live.done += 1
+    if stage.stage == "transfer":
+        live.take(done.metric, stage.id)
+
+
+def _fail(plan: StudyPlan, state: _State, stage: PlannedStage, message: str, live: Live) -> None:
+    """Enters a failure, and with it all stages that would start from this one."""
+    state.failed[stage.id] = message
+    live.failed += 1
+    live.say(f"failed: {stage.stage} {stage.id[:8]}: {message}")
+    target = plan.root / plan.name / "failed" / stage.id[:8]
+    target.mkdir(parents=True, exist_ok=True)
+    runs.write_text(target / "reason.txt", message + "\n")
+    for other in [other for other in state.waiting.values() if other.pretrain == stage.id]:
+        del state.waiting[other.id]
+        _fail(plan, state, other, f"not run: its pretrain {stage.id[:8]} failed", live)
+
+
+@contextmanager
+def _sole_driver(path: Path) -> Iterator[None]:
+    """Holds the lock of a study.
+
+    Raises:
+        UserError: another driver has it; names that one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(path)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"expected to be the only one at work on {path.parent}, got {runs.owner(path)}, which is at it; wait for "
+            "it, or stop it: starting again goes on where it stopped"
+        ) from None
+    with held:
+        path.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))  # in place: the lock is on it
+        yield

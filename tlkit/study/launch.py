@@ -1,0 +1,33 @@
+"""Starts Parsl's processes so that none outlives its parent: ``python -m tlkit.study.launch interchange|pool …``.
+
+Parsl's own commands leave, after a SIGKILL of the driver, the interchange and with it everything else running.
+"""
+
+import runpy
+import sys
+from multiprocessing.managers import SyncManager
+
+from tlkit.study.survival import SocketQueue, die_with_parent
+
+_PARSL = "parsl.executors.high_throughput"
+
+
+def _pool() -> None:
+    from parsl.multiprocessing import SpawnContext
+
+    def manager() -> SyncManager:
+        started = SyncManager(ctx=SpawnContext)
+        started.start(initializer=die_with_parent)
+        return started
+
+    SpawnContext.Queue, SpawnContext.Manager = SocketQueue, manager
+    runpy.run_module(f"{_PARSL}.process_worker_pool", run_name="__main__", alter_sys=True)
+
+
+def _interchange() -> None:
+    die_with_parent()
+    runpy.run_module(f"{_PARSL}.interchange", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    {"pool": _pool, "interchange": _interchange}[sys.argv.pop(1)]()

@@ -1,0 +1,59 @@
+"""``tlkit study plan``: what a study consists of, what is done, and what the rest will take."""
+
+from collections import Counter
+
+from tlkit.study.estimate import Estimate, estimate, over_budget, width
+from tlkit.study.plan import Planned
+from tlkit.study.spec import Level, label
+from tlkit.study.state import Found
+
+
+def summary(planned: Planned, found: dict[str, Found]) -> list[str]:
+    """Returns what is said of a plan, one line each."""
+    study, plan = planned.study, planned.plan
+    combined = {str(cell) for stage in plan.stages.values() for cell in stage.cells}
+    lines = [f"{study.name}: {study.goal}"]
+    for factor in study.factors:
+        lines.append(f"  {factor.role:<10}  {', '.join(factor.columns)}: {'; '.join(map(_level, factor.levels))}")
+    counts = Counter((stage.stage, found[stage.id].state) for stage in plan.stages.values())
+    lines += [f"  {len(combined)} combinations, {len(plan.stages)} stages:"]
+    for kind in dict.fromkeys(stage.stage for stage in plan.stages.values()):
+        states = {state: number for (stage, state), number in counts.items() if stage == kind}
+        parts = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
+        lines.append(f"    {sum(states.values())} {kind}: {parts}")
+    todo = [stage for stage in plan.stages.values() if found[stage.id].state != "done"]
+    if todo:
+        ready = sum(not stage.pretrain or found[stage.pretrain].state == "done" for stage in todo)
+        lines.append(f"  {ready} stages can start at once, up to {width(todo)} can run at the same time")
+    expected = estimate(study, plan, found)
+    lines.append(f"  {_expected(expected, bool(todo))}")
+    lines += [f"  over budget: {excess}" for excess in over_budget(study, plan, expected)]
+    lines += [f"  note: {note}" for note in study.notes]
+    return lines
+
+
+def _level(level: Level) -> str:
+    text = label(list(level.labels.values()))
+    return f"{text} (for {level.when})" if level.when else text
+
+
+def _expected(expected: Estimate, todo: bool) -> str:
+    taken = f"done: {_time(expected.done_seconds)}, {_size(expected.done_bytes)}"
+    if not todo:
+        return taken
+    if expected.seconds is None or expected.bytes is None:
+        return f"to do: unknown, for no stage of some kind has been measured; {taken}"
+    return (
+        f"to do: {_time(expected.seconds)} one after the other, {_size(expected.bytes)}, estimated from "
+        f"{expected.measured} measured; {taken}"
+    )
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _size(size: float) -> str:
+    return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"

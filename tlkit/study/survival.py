@@ -1,0 +1,49 @@
+"""What a worker pool needs to survive the SIGKILL of any process: a queue without locks, and children that follow."""
+
+import ctypes
+import pickle
+import queue
+import signal
+import socket
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with_parent() -> None:
+    """Asks the kernel to kill this process when the one that started it ends, however it ends."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+
+
+class SocketQueue:
+    """Takes the place of `multiprocessing.Queue` between a worker pool and its workers.
+
+    A reader of `multiprocessing.Queue` waits with a semaphore in its hands: killed in that moment, it leaves the
+    others waiting for ever. Here the kernel hands each message whole to one reader, and nobody holds anything.
+    A message may have some 200 kB (``net.core.wmem_max``): what a stage is described by has about 10 kB.
+    """
+
+    def __init__(self) -> None:
+        """Opens both ends."""
+        self._reader, self._writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def put(self, item: Any) -> None:
+        """Sends an object, waiting while the other side does not read."""
+        self._writer.sendall(pickle.dumps(item))
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Returns the next object.
+
+        Raises:
+            queue.Empty: none came within `timeout` seconds.
+        """
+        self._reader.settimeout(timeout if block else 0.0)
+        try:
+            return pickle.loads(self._reader.recv(1 << 20))
+        except (TimeoutError, BlockingIOError):
+            raise queue.Empty from None
+
+    def qsize(self) -> int:
+        """A kernel's buffer does not tell its length: as on platforms whose queues do not, which Parsl knows."""
+        raise NotImplementedError

@@ -1,0 +1,152 @@
+"""What a worker does with one stage of a study."""
+
+import errno
+import json
+import logging
+import multiprocessing
+import os
+import resource
+import shutil
+import sys
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tlkit.errors import UserError
+from tlkit.paths import Config
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_done_here = 0
+
+
+@dataclass(frozen=True)
+class Task:
+    """One stage to be carried out; paths are absolute.
+
+    Attributes:
+        id: identity of the stage, sha256 in hex.
+        stage: ``pretrain`` or ``transfer``.
+        config: resolved configuration.
+        threads: of the process that trains it.
+        failed: directory that gets log and traceback should the stage fail.
+        cwd: the driver's directory, which relative paths in the configuration start from.
+        path: the driver's ``sys.path``, where the user's classes are.
+        runs_per_worker: a worker that has done so many ends and is replaced; None: no limit.
+        worker_gib: a worker that has ever had more memory than this ends and is replaced; None: no limit.
+    """
+
+    id: str
+    stage: str
+    config: Config
+    threads: int
+    failed: Path
+    cwd: str = field(default_factory=os.getcwd)
+    path: tuple[str, ...] = field(default_factory=lambda: tuple(filter(None, sys.path)))
+    runs_per_worker: int | None = None
+    worker_gib: float | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a stage.
+
+    Attributes:
+        status: ``done``, ``failed``, or ``full``: no room on the disk, so nothing else can be done either.
+        path: of the run directory, or of what was left of a failure.
+        message: what went wrong; empty where nothing did.
+        metric: the selecting metric, ``{name, mode, best, …}`` as in ``result.json``; empty unless done.
+    """
+
+    status: Literal["done", "failed", "full"]
+    path: Path
+    message: str = ""
+    metric: dict[str, Any] = field(default_factory=dict)
+
+
+def work_in_pool(task: Task) -> Done:
+    """Carries a stage out in a worker process, after making that process fit for it."""
+    global _done_here
+    if _done_here == 0:
+        _prepare(task)
+    if _worn_out(task):
+        # At the start, when nothing is lost: the pool sees a worker die, the driver hands the stage out again.
+        os._exit(0)
+    _done_here += 1
+    return work(task)
+
+
+def work(task: Task) -> Done:
+    """Carries a stage out: goes on with one that was cut off, takes one that is finished, else starts anew.
+
+    What goes wrong in the stage itself is the stage's result; only an interrupt gets out.
+    """
+    import torch
+
+    torch.set_num_threads(task.threads)
+    root = Path(task.config["runs"])
+    try:
+        run = _run(task, root)
+        return Done("done", run, metric=json.loads((run / "result.json").read_text())["metric"])
+    except OSError as error:
+        if error.errno in _FULL:
+            return Done("full", root, str(error))
+        return _failed(task, error)
+    except (Exception, SystemExit) as error:
+        return _failed(task, error)
+
+
+def _run(task: Task, root: Path) -> Path:
+    from tlkit import runs, stage_run
+    from tlkit.experiment import plan
+
+    stage = plan(task.config, task.stage)
+    if stage.id != task.id:
+        raise UserError(
+            f"expected the stage {task.id[:8]} that was planned, got {stage.id[:8]}: the data, a source file, or "
+            "tlkit have changed since, or are not the same on this machine; plan the study again"
+        )
+    # Held by the retry of a lost stage too, which so waits until the lost one is really gone.
+    with runs.lock(root / ".locks" / f"{stage.id[:16]}.lock"):
+        found = runs.find_finished(root, stage.name, stage.id)
+        return (found or stage_run.run(stage, "last")).path
+
+
+def _failed(task: Task, error: BaseException) -> Done:
+    """Leaves the traceback and the run's log where failures are looked for."""
+    from tlkit import runs
+
+    target = task.failed / task.id[:8]
+    target.mkdir(parents=True, exist_ok=True)
+    runs.write_text(target / "traceback.txt", "".join(traceback.format_exception(error)))
+    (run, *_) = [*runs.find(Path(task.config["runs"]), task.stage, task.id), None]
+    if run and (run.path / "log.txt").exists():
+        shutil.copyfile(run.path / "log.txt", target / "log.txt")
+    message = f"{type(error).__name__}: {error}" if not isinstance(error, UserError) else str(error)
+    return Done("failed", target, message)
+
+
+def _prepare(task: Task) -> None:
+    """Makes a worker of Parsl's fit for training; before torch is imported."""
+    from tlkit.study.survival import die_with_parent
+
+    die_with_parent()
+    os.chdir(task.cwd)
+    sys.path += [entry for entry in task.path if entry not in sys.path]
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(task.threads)
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        del os.environ[name]  # Lightning would take the pilot job's tasks for the processes of one training
+    # Parsl's workers spawn theirs: importing torch again costs 4 s for each data worker of each stage.
+    multiprocessing.set_start_method("fork", force=True)
+    log = logging.getLogger("tlkit")
+    log.handlers, log.propagate = [logging.NullHandler()], False
+    log.setLevel(logging.DEBUG)  # for log.txt
+
+
+def _worn_out(task: Task) -> bool:
+    peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # ru_maxrss is in KiB on Linux
+    return _done_here > 0 and (
+        (task.runs_per_worker is not None and _done_here >= task.runs_per_worker)
+        or (task.worker_gib is not None and peak_gib > task.worker_gib)
+    )
