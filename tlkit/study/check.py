@@ -30,7 +30,7 @@ def level_faults(study: Study, cells: list[Cell]) -> list[Fault]:
     for factor, level, cell in _with_context(study, cells):
         nodes = _nodes(study, cell) | level.nodes
         misplaced, changed = _changed(root, nodes)
-        place = f"{factor.role}.{', '.join(factor.columns)}"
+        place = f"{factor.role}.{', '.join(factor.columns or level.nodes)}"
         for fault in [*misplaced, *_faults(walk, changed)]:
             if fault not in before and any(_touches(fault.path, path) for path in level.nodes):
                 line = fault.line if fault.line in {node.line for node in level.nodes.values()} else _line(level)
@@ -45,7 +45,7 @@ def value_faults(study: Study, base: Config, cells: list[Cell], resolver: Resolv
         try:
             resolve(base, cell, resolver)
         except UserError as error:
-            found.append(Fault(_line(level), f"{factor.role}.{', '.join(factor.columns)}", str(error)))
+            found.append(Fault(_line(level), f"{factor.role}.{', '.join(factor.columns or level.nodes)}", str(error)))
     return found
 
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from tlkit.yaml_lines import Node
 
-Role = Literal["scientific", "nuisance", "replicates"]
+Role = Literal["scientific", "nuisance", "replicates", "fixed"]
 
-ROLES: tuple[Role, ...] = ("scientific", "nuisance", "replicates")
+ROLES: tuple[Role, ...] = ("scientific", "nuisance", "replicates", "fixed")
 EPOCHS = ("max_epochs", "max_steps", "max_time", "min_epochs", "min_steps")
 
 
@@ -39,7 +39,7 @@ class Factor:
 
     Attributes:
         role: the section it stands in.
-        columns: its paths (several: zipped, varied together), or the name it has in the file.
+        columns: its paths (several: zipped, varied together), or the name it has in the file; none if it is fixed.
         levels: at least one.
         per: column of the scientific factor whose level decides; empty: all levels are combined with all.
     """

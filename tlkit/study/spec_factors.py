@@ -30,7 +30,8 @@ class FactorReader:
                 self._fault(node, role, f"expected factor: levels, got {node.value!r}")
                 continue
             for name, levels in node.children.items():
-                factor = self._factor(role, str(name), levels, factors)
+                fixed = Factor("fixed", (), (Level({}, {str(name): levels}),))
+                factor = fixed if role == "fixed" else self._factor(role, str(name), levels, factors)
                 if factor:
                     self._check(factor, f"{role}.{name}", levels)
                     factors.append(factor)

@@ -110,11 +110,13 @@ def _mapping(planned: Planned, frame: pd.DataFrame, absent: tuple[str, ...]) -> 
 def _fixed(study: Study) -> dict[str, str]:
     """Returns what the experiment says and the study does not vary."""
     root, _ = read(study.base.read_text(encoding="utf-8"))
-    varied = {path for factor in study.factors for level in factor.levels for path in level.nodes}
+    fixed = {path: v for f in study.factors if f.role == "fixed" for path, v in f.levels[0].overrides.items()}
+    fixed |= {"threads": study.threads}
+    varied = {path for f in study.factors if f.role != "fixed" for level in f.levels for path in level.nodes}
     varied |= {f"trainer.{path}" for path in varied if path.startswith("callbacks.")} | {"name", "runs"}
     return {
         path: str(value)
-        for path, value in (flatten(root.value) | {"threads": study.threads}).items()
+        for path, value in (flatten(root.value) | fixed).items()
         if not any(path == other or path.startswith(f"{other}.") for other in varied)
     }
 

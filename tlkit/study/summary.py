@@ -14,6 +14,9 @@ def summary(planned: Planned, found: dict[str, Found]) -> list[str]:
     combined = {str(cell) for stage in plan.stages.values() for cell in stage.cells}
     lines = [f"{study.name}: {study.goal}"]
     for factor in study.factors:
+        if factor.role == "fixed":
+            lines += [f"  fixed       {path}: {label(value)}" for path, value in factor.levels[0].overrides.items()]
+            continue
         lines.append(f"  {factor.role:<10}  {', '.join(factor.columns)}: {'; '.join(map(_level, factor.levels))}")
     counts = Counter((stage.stage, found[stage.id].state) for stage in plan.stages.values())
     lines += [f"  {len(combined)} combinations, {len(plan.stages)} stages:"]
