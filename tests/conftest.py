@@ -1,5 +1,6 @@
 """What every test shares: quiet pictures, a temporary place for runs and caches, a tiny experiment."""
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,14 @@ def toy_experiment(tmp_path: Path) -> dict[str, Any]:
         },
         "runs": str(tmp_path / "runs"),
     }
+
+
+@pytest.fixture(autouse=True)
+def fresh_log() -> None:
+    """The command line sets tlkit's log up for its whole process, which the next test is in as well."""
+    log = logging.getLogger("tlkit")
+    log.handlers, log.propagate = [], True
+    log.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

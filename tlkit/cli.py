@@ -24,7 +24,7 @@ look:
   protocol   print gradual unfreezing for the network, phase by phase, to be edited
   compare    print finished runs as one table and draw their curves
   plugins    list the callbacks that are installed, and what could not be loaded
-  study      report: a page of figures and statistics from a table of runs (docs/study_report.md)
+  study      plan, run, status, table, report: a YAML of factors becomes a table and a page of figures (docs/study.md)
 
 examples:
   tlkit fit --config configs/alexnet_split.yaml
@@ -85,7 +85,7 @@ def _study(args: list[str]) -> int:
         if debug:
             raise
         print(f"tlkit: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     return 0
 
 

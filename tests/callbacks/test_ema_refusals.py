@@ -1,6 +1,5 @@
 """EMAWeights and PolyakMean: what is warned about and what is refused at the start."""
 
-import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,6 @@ from tlkit.errors import UserError
 def test_an_average_that_will_mostly_be_the_start_warns(
     callback: Any, epochs: int, message: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    logging.getLogger("tlkit").propagate = True  # the command line sets it to False for the whole process
     fit(Line(), tmp_path, callback(), epochs=epochs)
     found = [*{record.getMessage() for record in caplog.records if record.name == "tlkit"}]
     assert len(found) == (message is not None)

@@ -131,7 +131,6 @@ def test_a_compiled_module_thaws_as_a_plain_one(tmp_path: Path) -> None:
 
 def test_each_transition_is_in_the_log_and_the_summary(tmp_path: Path, caplog: Any) -> None:
     caplog.set_level(logging.INFO, "tlkit")
-    logging.getLogger("tlkit").propagate = True
     gradual = GradualUnfreezing(
         [Phase("fc"), Phase("conv2", step=2), Phase("conv1", epoch=1, plateau=Plateau("val/loss", patience=1))]
     )

@@ -1,6 +1,5 @@
 """GradualUnfreezing: the rate of each layer, as it trains."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,6 @@ def test_discriminative_rates_of_ulmfit(together: bool, tmp_path: Path) -> None:
 
 
 def test_one_group_for_all_layers_has_one_rate_and_that_is_said(tmp_path: Path, caplog: Any) -> None:
-    logging.getLogger("tlkit").propagate = True
     module, gradual = ForeignModule(), GradualUnfreezing()
     watch = run(module, tmp_path, gradual, epochs=3)
     assert watch.moved[-1] == "conv1 conv2 fc" and module.rates == [[LR]] * 9

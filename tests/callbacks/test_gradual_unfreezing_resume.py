@@ -1,6 +1,5 @@
 """GradualUnfreezing: runs that are resumed, and phases that begin with the best weights."""
 
-import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -185,7 +184,6 @@ def test_without_a_best_checkpoint_there_is_nothing_to_restore(callbacks: list[A
 
 
 def test_before_the_first_checkpoint_the_weights_stay_and_that_is_said(tmp_path: Path, caplog: Any) -> None:
-    logging.getLogger("tlkit").propagate = True
     gradual = GradualUnfreezing([Phase("fc"), Phase("rest", step=1, restore_best=True)])
     best = ModelCheckpoint(tmp_path, monitor="val/loss")
     watch = run(Named(losses=[1.0]), tmp_path, gradual, best, epochs=1, enable_checkpointing=True)

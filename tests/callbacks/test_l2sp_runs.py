@@ -1,6 +1,5 @@
 """L2SP in a run: what it is pulled to, also after a resume, and what is refused."""
 
-import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -121,7 +120,6 @@ def test_a_decaying_optimizer_of_a_task_is_refused_before_anything_is_trained(tm
 def test_a_pull_that_may_not_be_meant_warns(
     transferred: list[str], layers: Any, message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    logging.getLogger("tlkit").propagate = True  # the command line sets it to False for the whole process
     callback = L2SP(layers=layers)
     trainer(tmp_path, callback, epochs=1).fit(task(transferred), ToyData(cache_dir=str(tmp_path)))
     (warned,) = {record.getMessage() for record in caplog.records if record.name == "tlkit"}

@@ -168,7 +168,6 @@ def test_freezing_random_weights_warns_with_their_names(
     module = task()
     module.transferred = transferred
     caplog.set_level(logging.WARNING, "tlkit")
-    logging.getLogger("tlkit").propagate = True  # the command line sets it to False for the whole process
     trainer(tmp_path, LayerFreezing(frozen), epochs=1).fit(module, ToyData(cache_dir=str(tmp_path)))
     messages = [record.getMessage() for record in caplog.records if record.name == "tlkit"]
     assert len(messages) == (1 if named else 0)
@@ -176,6 +175,5 @@ def test_freezing_random_weights_warns_with_their_names(
 
 
 def test_where_no_transfer_is_known_nothing_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("tlkit").propagate = True
     trainer(tmp_path, LayerFreezing(2), epochs=1).fit(ForeignModule(), loader(), loader())
     assert not [record for record in caplog.records if record.name == "tlkit"]

@@ -62,7 +62,6 @@ def frozen_in(batches: list[set[str]], name: str) -> list[int]:
         ({"fraction": 0.25}, {"fraction": 0.5}, range(3, 6)),
         ({"step": 2}, {"epoch": 2}, range(2, 6)),
         ({"epoch": 0}, {"step": 1}, [0]),
-        ({"epoch": 3}, {"step": 2}, []),
     ],
 )
 @pytest.mark.parametrize("module", [ForeignModule, SwitchesEverythingOn, KeepsGradients])
@@ -196,6 +195,8 @@ def test_compiled_as_a_whole_or_in_its_network_it_freezes_as_it_does_plain(whole
 def test_windows_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="an end after the start, got start epoch 3 and end epoch 3"):
         LayerFreezing(1, start=Moment(epoch=3), end=Moment(epoch=3))
+    with pytest.raises(UserError, match="got epoch 3, which is update 9, and step 2, which is update 2"):
+        moved(tmp_path, LayerFreezing(1, start=Moment(epoch=3), end=Moment(step=2)))
     with pytest.raises(UserError, match="exactly one of epoch, step, fraction, got epoch, step"):
         Moment(epoch=1, step=2)
     with pytest.raises(UserError, match="got 'conv9'; did you mean 'conv2'"):

@@ -1,7 +1,6 @@
 """LP-FT, chain-thaw and surgical fine-tuning: what trains when, at which rate; and that each is a few lines."""
 
 import inspect
-import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -100,7 +99,6 @@ def test_surgery_is_refused_where_it_leaves_nothing_to_train(tmp_path: Path) -> 
 def test_a_new_layer_that_is_frozen_is_warned_about(
     callback: Any, named: str | None, tmp_path: Path, caplog: Any
 ) -> None:
-    logging.getLogger("tlkit").propagate = True
     module = Named()
     module.transferred = ["conv1", "conv2"]  # type: ignore[assignment]
     run(module, tmp_path, callback, epochs=3)

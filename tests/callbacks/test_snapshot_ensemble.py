@@ -2,7 +2,6 @@
 
 import csv
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +153,6 @@ def test_a_run_that_ends_before_the_first_cycle_warns(tmp_path: Path, caplog: py
         def on_train_batch_end(self, running: Any, *_: Any) -> None:
             running.should_stop = running.global_step == 2
 
-    logging.getLogger("tlkit").propagate = True  # the command line sets it to False for the whole process
     ensemble, module = SnapshotEnsemble(), Foreign()
     running = trainer(tmp_path, CyclicCosine(1), Stop(), ensemble, epochs=3, min_epochs=0)
     running.fit(module, data(1), data(2))

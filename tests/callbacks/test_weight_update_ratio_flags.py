@@ -30,7 +30,6 @@ from tlkit.tasks import Classification
 def warned(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """Returns what gives the warnings so far."""
     caplog.set_level(logging.WARNING, "tlkit")
-    logging.getLogger("tlkit").propagate = True  # the command line sets it to False for the whole process
     return lambda: [record.getMessage() for record in caplog.records if record.name == "tlkit"]
 
 

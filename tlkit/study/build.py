@@ -1,6 +1,7 @@
 """Plans a study from its YAML: resolves every combination (imports torch)."""
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,6 @@ from tlkit.study.resolve import Resolved, Resolver
 from tlkit.study.spec import Study
 from tlkit.study.spec_file import refusal
 from tlkit.yaml_lines import Fault
-
-log = logging.getLogger("tlkit")
 
 MOST = 5  # combinations that are told to be refused
 
@@ -48,7 +47,7 @@ def build(study: Study, root: Path, faults: list[Fault]) -> tuple[list[PlannedSt
     if not messages:
         faults = [*faults, *level_faults(study, combined)]
     resolver = Resolver()
-    with _threads(study.threads):
+    with _threads(study.threads), _quiet():
         if not faults and not messages:
             faults = value_faults(study, base, combined, resolver)
         if faults or messages:
@@ -90,6 +89,22 @@ def _stages(
 def _line_of(study: Study, key: str) -> int:
     lines = study.path.read_text(encoding="utf-8").splitlines()
     return next((number for number, line in enumerate(lines, 1) if line.startswith(f"{key}:")), 1)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps what Lightning says of each trainer, none of which trains anything here, to itself."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    before = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, before, strict=True):
+                logger.setLevel(level)
 
 
 @contextmanager

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from tlkit.commands import _mistake_behind
 from tlkit.errors import UserError
+from tlkit.experiment import Stage
 from tlkit.fault_overrides import apply, override_faults
 from tlkit.fault_walk import Walk
 from tlkit.paths import Config
+from tlkit.stage_check import check
 from tlkit.stage_cli import SCHEMA
 from tlkit.study import cells as combinations
 from tlkit.study.cells import WITH, Cell
@@ -41,12 +43,22 @@ def level_faults(study: Study, cells: list[Cell]) -> list[Fault]:
 def value_faults(study: Study, base: Config, cells: list[Cell], resolver: Resolver) -> list[Fault]:
     """Returns what the classes themselves refuse in a level, each within the first combination that has it."""
     found: list[Fault] = []
+    checked: set[str] = set()
     for factor, level, cell in _with_context(study, cells):
         try:
-            resolve(base, cell, resolver)
+            stage = resolve(base, cell, resolver)
+            for one in (stage, *([stage.pretrain] if stage.pretrain else [])):
+                if one.id not in checked and factor.role != "replicates":  # seeds and splits make no other network
+                    checked.add(one.id)
+                    _build(one)
         except UserError as error:
             found.append(Fault(_line(level), f"{factor.role}.{', '.join(factor.columns or level.nodes)}", str(error)))
     return found
+
+
+def _build(resolved: Resolved) -> None:
+    """Builds network and callbacks of a stage, without its data: do the layers that it names exist?"""
+    check(Stage(resolved.stage, resolved.config, None, None, resolved.id), with_data=False)
 
 
 def resolve(base: Config, cell: Cell, resolver: Resolver) -> Resolved:

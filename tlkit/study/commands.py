@@ -16,6 +16,9 @@ def run(args: Sequence[str]) -> None:
     Raises:
         UserError: no such command, or what the command itself refuses.
     """
+    if args and args[0] in ("-h", "--help"):
+        print("\n".join(f"  tlkit study {word:<8} {_about(command)}" for word, command in COMMANDS.items()))
+        return
     if not args or args[0] not in COMMANDS:
         got = f"'{args[0]}'{suggest(args[0], COMMANDS)}" if args else "none"
         raise UserError(f"study: expected one of {', '.join(COMMANDS)}, got {got}; tlkit study plan FILE is the first")
@@ -42,6 +45,39 @@ def plan(args: Sequence[str]) -> None:
     stages = planned.plan.stages | planned.earlier
     found = states(planned.plan.root, planned.plan.name, [(stage.stage, stage.id) for stage in stages.values()])
     print("\n".join(explain(planned, found, given.explain) if given.explain else summary(planned, found)))
+
+
+def run_study(args: Sequence[str]) -> None:
+    """Carries a study out: every stage that is not done, each once; then writes its table.
+
+    Raises:
+        UserError: what is wrong with the study; it takes more than its budget; what the engine refuses.
+        SystemExit: 1, some stages failed.
+    """
+    parser = _Parser("run", run_study, "FILE [--engine E.yaml|inline] [--runs DIR]")
+    parser.add_argument("file", type=Path, help="the study's YAML")
+    parser.add_argument("--engine", help="YAML of an engine, or inline: in this process; by default this machine")
+    parser.add_argument("--runs", type=Path, help=RUNS)
+    given = parser.parse_args(args)
+    from tlkit.study.engine import carry_out
+    from tlkit.study.estimate import estimate, over_budget
+    from tlkit.study.plan import plan_study
+    from tlkit.study.state import states
+    from tlkit.study.table import study_table, write_table
+
+    planned = plan_study(given.file, given.runs)
+    plan = planned.plan
+    found = states(plan.root, plan.name, [(stage.stage, stage.id) for stage in plan.stages.values()])
+    expected = estimate(planned.study, plan, found)
+    if excess := over_budget(planned.study, plan, expected):
+        raise UserError(f"{'; '.join(excess)}; raise the budget, or leave combinations out with `where`")
+    engine = Path(given.engine) if given.engine and given.engine != "inline" else given.engine
+    outcome = carry_out(plan, engine, expected.stages)
+    files = write_table(study_table(planned), plan.root / plan.name)
+    print(f"table: {' '.join(map(str, files))}\nreport: tlkit study report {given.file}")
+    if outcome.failed:
+        print(f"{len(outcome.failed)} stages failed; tlkit study status {given.file} says where their logs are")
+        raise SystemExit(1)
 
 
 def status(args: Sequence[str]) -> None:
@@ -125,6 +161,7 @@ def report(args: Sequence[str]) -> None:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "plan": plan,
+    "run": run_study,
     "status": status,
     "table": table,
     "report": report,
@@ -133,11 +170,15 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 
 class _Parser(argparse.ArgumentParser):
     def __init__(self, word: str, command: Callable[[Sequence[str]], None], usage: str) -> None:
-        about = (command.__doc__ or "").partition("\n")[0]
-        super().__init__(prog=f"tlkit study {word}", usage=f"tlkit study {word} {usage}", description=about)
+        usage = f"tlkit study {word} {usage}"
+        super().__init__(prog=f"tlkit study {word}", usage=usage, description=_about(command))
 
     def error(self, message: str) -> None:  # type: ignore[override]
         raise UserError(f"{self.prog.removeprefix('tlkit ')}: {message}; usage: {self.usage}")
+
+
+def _about(command: Callable[[Sequence[str]], None]) -> str:
+    return (command.__doc__ or "").partition("\n")[0]
 
 
 def _signed(args: Sequence[str]) -> list[str]:

@@ -79,7 +79,7 @@ def carry_out(
             pool = inline() if engine == "inline" else parsl_pool(engine, plan.threads, accelerated, longest, scratch)
             with pool as workers:
                 _loop(plan, state, workers, live, estimate)
-        live.draw(last=True)
+        live.draw(lambda: 0, last=True)
     return Outcome(live.done, state.failed)
 
 
@@ -151,8 +151,7 @@ def _loop(plan: StudyPlan, state: _State, workers: Pool, live: Live, estimate: M
             _release(state, estimate)
         else:
             workers.check()
-        live.running = min(workers.running(), len(state.flying)) if state.flying else 0
-        live.draw()
+        live.draw(workers.running)
 
 
 def _release(state: _State, estimate: Mapping[str, float]) -> None:

@@ -22,6 +22,7 @@ class Estimate:
     Attributes:
         measured: number of stages of this study that are done.
         seconds: of all stages to do, one after the other; None: none of a kind that is to do was measured.
+        stages: id -> seconds of each; without those of a kind of which none was measured.
         bytes: of their run directories; None likewise.
         done_seconds: of those done.
         done_bytes: of their run directories, from the mean of some.
@@ -29,6 +30,7 @@ class Estimate:
 
     measured: int
     seconds: float | None
+    stages: dict[str, float]
     bytes: float | None
     done_seconds: float
     done_bytes: float
@@ -51,11 +53,13 @@ def estimate(study: Study, plan: StudyPlan, found: dict[str, Found]) -> Estimate
         path = found[stage.id].path
         if path and len(sizes[stage.stage]) < SIZED:
             sizes[stage.stage].append(_size(path))
-    known = all(seconds[stage.stage, ""] for stage in todo)
-    times = [seconds.get((s.stage, _cell(s, columns))) or seconds[s.stage, ""] for s in todo] if known else []
+    times = {s.id: seconds.get((s.stage, _cell(s, columns))) or seconds[s.stage, ""] for s in todo}
+    stages = {id_: fmean(measured) for id_, measured in times.items() if measured}
+    known = len(stages) == len(todo)
     return Estimate(
         measured=len(done),
-        seconds=sum(map(fmean, times)) if known else None,
+        seconds=sum(stages.values()) if known else None,
+        stages=stages,
         bytes=sum(fmean(sizes[stage.stage]) for stage in todo) if known else None,
         done_seconds=sum(duration(found[stage.id]) for stage in done),
         done_bytes=sum(fmean(sizes[stage.stage]) for stage in done),

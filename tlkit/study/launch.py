@@ -4,6 +4,7 @@ Parsl's own commands leave, after a SIGKILL of the driver, the interchange and w
 """
 
 import runpy
+import signal
 import sys
 from multiprocessing.managers import SyncManager
 
@@ -20,12 +21,14 @@ def _pool() -> None:
         started.start(initializer=die_with_parent)
         return started
 
-    SpawnContext.Queue, SpawnContext.Manager = SocketQueue, manager
+    for name, substitute in (("Queue", SocketQueue), ("Manager", manager)):
+        setattr(SpawnContext, name, substitute)
     runpy.run_module(f"{_PARSL}.process_worker_pool", run_name="__main__", alter_sys=True)
 
 
 def _interchange() -> None:
     die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which then ends this process in order
     runpy.run_module(f"{_PARSL}.interchange", run_name="__main__", alter_sys=True)
 
 

@@ -40,11 +40,11 @@ class Live:
         if value is not None and (best is None or sign * value > sign * best):
             self.best = metric | {"id": id_}
 
-    def draw(self, last: bool = False) -> None:
-        """Draws the line, if it is time."""
+    def draw(self, running: Callable[[], int], last: bool = False) -> None:
+        """Draws the line, if it is time; only then asks how many are running."""
         if not last and self._clock() - self._drawn < (_TERMINAL_SECONDS if self._terminal else _FILE_SECONDS):
             return
-        self._drawn = self._clock()
+        self._drawn, self.running = self._clock(), running()
         if self._terminal:
             print(f"\r\x1b[K{self.line()}", end="\n" if last else "", file=self._stream, flush=True)
         else:

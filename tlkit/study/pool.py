@@ -11,12 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+from jsonargparse._util import import_object
+
 from tlkit.errors import UserError
 from tlkit.study.worker import Done, Task, work, work_in_pool
 
 # Seconds. A pool whose interchange is gone ends THRESHOLD later, and then takes up to 3 s to end its workers.
 HEARTBEAT, THRESHOLD = 2, 10
 MARGIN = 120  # seconds of a pilot job for starting its workers and for ending
+LIMITS = ("runs_per_worker", "worker_gib")
 GIB_PER_WORKER = 2.0  # torch, a small network and its data
 
 
@@ -111,20 +115,27 @@ def read(engine: Path) -> tuple[Any, dict[str, Any]]:
     Raises:
         UserError: what is wrong with the file.
     """
-    from jsonargparse import ArgumentError, ArgumentParser
-    from parsl.config import Config
-
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--parsl", type=Config, required=True)
-    parser.add_argument("--runs_per_worker", type=int | None, default=None)
-    parser.add_argument("--worker_gib", type=float | None, default=None)
     try:
-        given = parser.instantiate(parser.parse_path(str(engine)))
-    except (ArgumentError, OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{engine}: expected parsl, runs_per_worker, worker_gib as in configs/engines; {error}"
-        ) from error
-    return given.parsl, {"runs_per_worker": given.runs_per_worker, "worker_gib": given.worker_gib}
+        content = yaml.safe_load(engine.read_text(encoding="utf-8"))
+        unknown = [key for key in content if key not in ("parsl", *LIMITS)]
+        if unknown or "parsl" not in content:
+            raise ValueError(f"expected the keys parsl, {', '.join(LIMITS)}, got {', '.join(map(str, content))}")
+        return _build(content["parsl"], "parsl"), {key: content.get(key) for key in LIMITS}
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise UserError(f"{engine}: {error}; configs/engines has examples") from error
+
+
+def _build(node: Any, where: str) -> Any:
+    """Makes objects of mappings with a ``class_path``; not with jsonargparse, as Parsl does not type its launchers."""
+    if isinstance(node, list):
+        return [_build(item, f"{where}[{n}]") for n, item in enumerate(node)]
+    if not isinstance(node, dict) or "class_path" not in node:
+        return node
+    arguments = {key: _build(value, f"{where}.{key}") for key, value in (node.get("init_args") or {}).items()}
+    try:
+        return import_object(node["class_path"])(**arguments)
+    except Exception as error:  # typeguard's, an import's, whatever a constructor raises
+        raise ValueError(f"{where}: {node['class_path']} cannot be made: {error}") from error
 
 
 def _this_machine(threads: int, accelerated: bool) -> Any:
@@ -139,7 +150,7 @@ def _this_machine(threads: int, accelerated: bool) -> Any:
         mem_per_worker=GIB_PER_WORKER,
         max_workers_per_node=max(1, len(os.sched_getaffinity(0)) // threads),
         available_accelerators=_accelerators() if accelerated else 0,
-        provider=LocalProvider(),
+        provider=LocalProvider(),  # type: ignore[no-untyped-call]
     )
     return Config(executors=[executor])
 

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import torch
 
 from tlkit.errors import UserError
-from tlkit.experiment import NO_PRETRAIN, _complete, _data_module, _fingerprint
-from tlkit.identity import RESULTS_VERSION, file_hash, identity, sources
+from tlkit.experiment import NO_PRETRAIN, _complete, _data_module, _fingerprint, _with_seed
+from tlkit.identity import NOT_IDENTITY, RESULTS_VERSION, file_hash, identity, sources
 from tlkit.paths import Config, override, spelled_out
 from tlkit.stage_cli import parse
 from tlkit.weights import checkpoint_file
@@ -58,7 +58,7 @@ class Resolver:
         Raises:
             UserError: see `tlkit.experiment.plan`.
         """
-        config = self.complete(config)
+        config = self.complete(_with_seed(config))
         key = name + _key(config)
         if key not in self._stages:
             self._stages[key] = self._resolve(config, name)
@@ -79,7 +79,7 @@ class Resolver:
         if concerned.get("optimizer") is not None:
             del concerned["optimizer"]
         narrow = {"model": {**config["model"], "init_args": concerned}, "data": config.get("data")}
-        done = _memo(self._completed, _key(narrow), lambda: _complete({**narrow, "seed_everything": 0}))
+        done = _memo(self._completed, _key(narrow), lambda: _complete(narrow))
         filled = {**config["model"], "init_args": model | done["model"]["init_args"]} if model else config["model"]
         return {**config, "model": filled, "data": done["data"]} if "data" in config else {**config, "model": filled}
 
@@ -103,9 +103,11 @@ class Resolver:
             pretrain=source,
             seed=int(config["seed_everything"]),
         )
+        counted = {key: value for key, value in config.items() if key not in NOT_IDENTITY[""]}
+        counted["trainer"] = {k: v for k, v in config["trainer"].items() if k not in NOT_IDENTITY["trainer"]}
         parts = {
             "data": fingerprint,
-            "sources": sources(config),
+            "sources": sources(counted),
             "results_version": RESULTS_VERSION,
             "pretrain": source,
             "threads": torch.get_num_threads(),

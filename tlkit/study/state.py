@@ -13,7 +13,7 @@ from tlkit.runs import RESULT, is_running
 State = Literal["done", "running", "failed", "damaged", "cut off", "to do"]
 
 RUN = re.compile(r"(\w+)-([0-9a-f]{8})(?:-\d+)?")
-CHECKPOINTS = ("best.ckpt", "last.ckpt")
+KEYS = ("metric", "metrics", "seconds")  # a result without these is none
 FAILED = "failed"
 
 
@@ -22,7 +22,7 @@ class Found:
     """What has become of a stage.
 
     Attributes:
-        state: ``cut off`` has begun and can go on; ``damaged`` has a result that cannot be read, or no checkpoint.
+        state: ``cut off`` has begun and can go on; ``damaged`` has a result that cannot be read.
         path: its run directory, the newest; None: there is none.
         result: of the finished run; None: there is none.
     """
@@ -86,9 +86,8 @@ def _state_of(path: str, id_: str) -> Found | None:
             result = json.loads(file.read())
         if isinstance(result, dict) and result.get("id") != id_:
             return None
-        whole = isinstance(result, dict) and isinstance(result.get("metrics"), dict)
-        kept = any(os.path.exists(f"{path}/checkpoints/{name}") for name in CHECKPOINTS)
-        return Found("done", Path(path), result) if whole and kept else Found("damaged", Path(path))
+        whole = isinstance(result, dict) and all(isinstance(result.get(key), dict) for key in KEYS)
+        return Found("done", Path(path), result) if whole else Found("damaged", Path(path))
     except FileNotFoundError:
         pass
     except (OSError, ValueError):

@@ -47,3 +47,8 @@ class SocketQueue:
     def qsize(self) -> int:
         """A kernel's buffer does not tell its length: as on platforms whose queues do not, which Parsl knows."""
         raise NotImplementedError
+
+    def close(self) -> None:
+        """Closes both ends, in this process."""
+        self._reader.close()
+        self._writer.close()

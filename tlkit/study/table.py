@@ -115,6 +115,10 @@ def _epochs(found: Found) -> int | None:
         return None
 
 
+def _printed(value: Any) -> Any:
+    return "" if pd.isna(value) else f"{value:.4g}" if isinstance(value, float) else value
+
+
 def view(frame: pd.DataFrame, study: Study, where: str | None, sort: str | None) -> str:
     """Returns the rows that a condition keeps, in the order of a column, as text for a terminal.
 
@@ -131,5 +135,5 @@ def view(frame: pd.DataFrame, study: Study, where: str | None, sort: str | None)
         chosen = chosen.loc[keys.sort_values(ascending=not sort.startswith("-"), kind="stable").index]
     shown = ["stage", "status", *study.all_columns, study.metric, "best_epoch", "best_epoch_fraction", "seconds", "id"]
     short = chosen[[column for column in shown if column in chosen]].assign(id=chosen["id"].str[:8])
-    text = short.head(MOST).to_string(index=False, na_rep="", float_format=lambda value: f"{value:.4g}")
+    text = short.head(MOST).map(_printed).to_string(index=False)
     return text if len(short) <= MOST else f"{text}\n… {len(short) - MOST} more rows in the files"

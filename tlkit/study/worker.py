@@ -84,6 +84,7 @@ def work(task: Task) -> Done:
     import torch
 
     torch.set_num_threads(task.threads)
+    logging.getLogger("tlkit").setLevel(logging.DEBUG)  # for log.txt
     root = Path(task.config["runs"])
     try:
         run = _run(task, root)
@@ -109,7 +110,10 @@ def _run(task: Task, root: Path) -> Path:
     # Held by the retry of a lost stage too, which so waits until the lost one is really gone.
     with runs.lock(root / ".locks" / f"{stage.id[:16]}.lock"):
         found = runs.find_finished(root, stage.name, stage.id)
-        return (found or stage_run.run(stage, "last")).path
+        path = (found or stage_run.run(stage, "last")).path
+        for half_written in path.rglob(".*.tmp"):  # by a process that was killed; its stage is this one's alone
+            half_written.unlink()
+        return path
 
 
 def _failed(task: Task, error: BaseException) -> Done:
@@ -141,7 +145,6 @@ def _prepare(task: Task) -> None:
     multiprocessing.set_start_method("fork", force=True)
     log = logging.getLogger("tlkit")
     log.handlers, log.propagate = [logging.NullHandler()], False
-    log.setLevel(logging.DEBUG)  # for log.txt
 
 
 def _worn_out(task: Task) -> bool:

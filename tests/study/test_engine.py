@@ -1,0 +1,210 @@
+import errno
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from parsl.executors.high_throughput.errors import WorkerLost
+from studies import toy_study
+
+from tlkit import stage_run
+from tlkit.errors import UserError
+from tlkit.experiment import plan as plan_stage
+from tlkit.study import engine as engine_module
+from tlkit.study.engine import LOSSES, carry_out, to_run
+from tlkit.study.planned import PlannedStage, StudyPlan
+from tlkit.study.pool import Pool
+from tlkit.study.worker import Done, Task
+
+SEEDS = [{"seed_everything": 0}, {"seed_everything": 0, "trainer.max_epochs": 1}]  # one pretrain, two transfers
+
+
+def run_of(study: StudyPlan, stage: PlannedStage) -> Path:
+    (path,) = (study.root / study.name).glob(f"{stage.stage}-{stage.id[:8]}")
+    return path
+
+
+def test_every_stage_once_and_a_second_start_does_nothing(tmp_path, capsys):
+    study = toy_study(tmp_path, SEEDS)
+    outcome = carry_out(study, "inline")
+    assert (outcome.done, outcome.failed) == (3, {})
+    written = {path: path.stat().st_mtime_ns for path in (study.root / "toys").glob("*/result.json")}
+    assert len(written) == 3
+    assert capsys.readouterr().out.strip().splitlines()[-1].startswith("3/3 done, 0 running, 0 failed")
+    assert carry_out(study, "inline").done == 3
+    assert written == {path: path.stat().st_mtime_ns for path in (study.root / "toys").glob("*/result.json")}
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # as `tlkit` ignores it
+def test_a_stage_that_was_cut_off_goes_on_from_its_last_checkpoint(tmp_path, monkeypatch):
+    (plain, interrupted) = (toy_study(tmp_path / name, SEEDS[:1]) for name in ("plain", "interrupted"))
+    carry_out(plain, "inline")
+    from tlkit.recorder import Recorder
+
+    original, epochs = Recorder.on_train_epoch_end, []
+
+    def stop_in_the_second_epoch(self, trainer, module):
+        original(self, trainer, module)
+        epochs.append(trainer.current_epoch)
+        if len(epochs) == 4:  # two of the pretrain, two of the transfer's three
+            raise SystemError("power cut")
+
+    monkeypatch.setattr(Recorder, "on_train_epoch_end", stop_in_the_second_epoch)
+    assert len(carry_out(interrupted, "inline").failed) == 1
+    assert carry_out(interrupted, "inline").failed == {}
+    assert epochs == [0, 1, 0, 1, 2]
+    for one, other in zip(plain.stages.values(), interrupted.stages.values(), strict=True):
+        weights = [
+            torch.load(run_of(study, stage) / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+            for study, stage in ((plain, one), (interrupted, other))
+        ]
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not (interrupted.root / "toys" / "failed" / other.id[:8]).exists()
+
+
+def test_a_failure_leaves_log_and_traceback_and_the_others_go_on(tmp_path, capsys):
+    study = toy_study(tmp_path, [SEEDS[0], {"seed_everything": 0, "data.bad_row": 3}])
+    *_, bad = study.stages.values()
+    outcome = carry_out(study, "inline")
+    # the bad image is in the pretrain's data, too: `data` is shared
+    assert outcome.done == 2 and len(outcome.failed) == 2
+    first, second = outcome.failed
+    assert study.stages[second].pretrain == first and second == bad.id
+    assert "pretrain" in outcome.failed[second] and first[:8] in outcome.failed[second]
+    left = study.root / "toys" / "failed"
+    assert "Traceback" in (left / first[:8] / "traceback.txt").read_text()
+    assert "pretrain stage in" in (left / first[:8] / "log.txt").read_text()
+    assert sorted(path.name for path in (left / second[:8]).iterdir()) == ["reason.txt"]
+    assert f"failed: pretrain {first[:8]}" in capsys.readouterr().out
+    assert not list((study.root / "toys").glob(f"transfer-{second[:8]}*"))
+
+
+def test_a_damaged_run_is_set_aside_and_run_again(tmp_path, caplog):
+    study = toy_study(tmp_path, SEEDS)
+    pretrain, transfer, other = study.stages.values()
+    carry_out(study, "inline")
+    (run_of(study, transfer) / "result.json").write_text('{"id": "')
+    weights = run_of(study, pretrain) / "checkpoints" / "best.ckpt"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with caplog.at_level("WARNING", logger="tlkit"):
+        assert [stage.id for stage in to_run(study)] == [pretrain.id, transfer.id]
+    assert {path.name for path in (study.root / "toys").glob("damaged-*")} == {
+        f"damaged-{stage.stage}-{stage.id[:8]}" for stage in (pretrain, transfer)
+    }
+    assert "is damaged" in caplog.text
+    assert carry_out(study, "inline").done == 3
+    assert json.loads((run_of(study, transfer) / "result.json").read_text())["id"] == transfer.id
+
+
+def test_a_pretrain_whose_weights_were_cleaned_up_is_run_only_for_a_stage_that_needs_them(tmp_path):
+    study = toy_study(tmp_path, SEEDS)
+    pretrain, transfer, _ = study.stages.values()
+    carry_out(study, "inline")
+    for file in (run_of(study, pretrain) / "checkpoints").iterdir():
+        file.unlink()
+    assert to_run(study) == []
+    (run_of(study, transfer) / "result.json").unlink()
+    assert to_run(study) == [pretrain, transfer]
+
+
+def test_a_second_driver_is_refused_and_names_the_first(tmp_path):
+    study = toy_study(tmp_path, SEEDS[:1])
+    (study.root / "toys").mkdir(parents=True)
+    holder = (
+        "import sys; from pathlib import Path; from tlkit.study.engine import _sole_driver\n"
+        "with _sole_driver(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    lock = study.root / "toys" / ".driver.lock"
+    first = subprocess.Popen(
+        [sys.executable, "-c", holder, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert first.stdout.readline() == "held\n"
+    try:
+        with pytest.raises(UserError, match=f"process {first.pid} on "):
+            carry_out(study, "inline")
+    finally:
+        first.communicate()
+    assert carry_out(study, "inline").done == 2
+
+
+def test_a_stage_that_is_no_longer_what_was_planned_is_not_run(tmp_path):
+    study = toy_study(tmp_path, SEEDS[:1])
+    pretrain, transfer = study.stages.values()
+    changed = pretrain.config | {"seed_everything": 5}
+    stale = PlannedStage(pretrain.id, "pretrain", changed, None)
+    outcome = carry_out(StudyPlan("toys", study.root, {stale.id: stale}), "inline")
+    assert "plan the study again" in outcome.failed[pretrain.id]
+
+
+def test_threads_are_the_plans_not_this_process(tmp_path):
+    study = toy_study(tmp_path, SEEDS[:1])
+    torch.set_num_threads(2)
+    try:
+        assert plan_stage(study.stages[next(iter(study.stages))].config, "pretrain").id not in study.stages
+        assert carry_out(study, "inline").done == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_full_disk_stops_the_study(tmp_path, monkeypatch):
+    study = toy_study(tmp_path, SEEDS)
+    started = []
+
+    def full(stage, resume):
+        started.append(stage.id)
+        raise OSError(errno.ENOSPC, "No space left on device", "last.ckpt")
+
+    monkeypatch.setattr(stage_run, "run", full)
+    with pytest.raises(UserError, match=r"room on the disk, got: .*No space left.* start the study again"):
+        carry_out(study, "inline")
+    assert len(started) == 1
+    monkeypatch.undo()
+    assert carry_out(study, "inline").done == 3
+
+
+def lost_or_done(losses: dict[str, int], submitted: list[str]) -> Pool:
+    def submit(task: Task) -> "Future[Done]":
+        submitted.append(task.id)
+        future: Future[Done] = Future()
+        if submitted.count(task.id) <= losses.get(task.stage, 0):
+            future.set_exception(WorkerLost(0, "here"))
+        else:
+            future.set_result(Done("done", Path()))
+        return future
+
+    return Pool(submit, lambda: 0, lambda: None, float("inf"), lambda: "nothing")
+
+
+@pytest.mark.parametrize(("losses", "done"), [(LOSSES - 1, 3), (LOSSES, 1)])
+def test_a_lost_worker_costs_nothing_but_not_for_ever(tmp_path, monkeypatch, losses, done):
+    study = toy_study(tmp_path, SEEDS)
+    submitted: list[str] = []
+
+    @contextmanager
+    def pool() -> Iterator[Pool]:
+        yield lost_or_done({"transfer": losses}, submitted)
+
+    monkeypatch.setattr(engine_module, "inline", pool)
+    outcome = carry_out(study, "inline")
+    assert outcome.done == done and len(outcome.failed) == 3 - done
+    assert len(submitted) == 1 + 2 * min(losses + 1, LOSSES)
+    assert all("lost its worker 5 times" in message for message in outcome.failed.values())
+
+
+def test_the_longest_stage_goes_first_and_none_before_its_pretrain(tmp_path, monkeypatch):
+    study = toy_study(tmp_path, [{"trainer.max_epochs": epochs} for epochs in (1, 2, 3)])
+    submitted: list[str] = []
+
+    @contextmanager
+    def pool() -> Iterator[Pool]:
+        yield lost_or_done({}, submitted)
+
+    monkeypatch.setattr(engine_module, "inline", pool)
+    pretrain, one, two, three = study.stages
+    carry_out(study, "inline", {one: 5.0, two: 20.0, three: 10.0})
+    assert submitted == [pretrain, two, three, one]

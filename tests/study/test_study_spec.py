@@ -1,0 +1,158 @@
+"""A study's YAML: what is refused, all of it at once, and what the combinations are."""
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import Write
+
+from tlkit.errors import UserError
+from tlkit.study.cells import cells
+from tlkit.study.check import level_faults
+from tlkit.study.plan import plan_study
+from tlkit.study.spec import Study
+from tlkit.study.spec_file import read_study
+
+GOOD = """\
+name: toys
+goal: Does transfer help at any rate?
+base: toy.yaml
+scientific:
+  protocol:
+    none: {pretrain.layers: 0, callbacks.LayerFreezing.layers: 0}
+    common: {pretrain.layers: 2}
+  model.network.width: [4, 6]
+nuisance:
+  model.optimizer.lr: [0.05, 0.01]
+  model.optimizer.momentum: {per: protocol, values: {none: 0.9, common: 0.8}}
+replicates:
+  seed_everything, data.batch_size: [[0, 8], [1, 4]]
+metric: {name: test/accuracy, mode: max}
+"""
+
+BAD = """\
+name: toys
+base: toy.yaml
+scientifik: {}
+scientific:
+  model.network.widht: [4, 6]
+  data.num_workers: [0, x]
+  callbacks.Freezing.layers: [1]
+  foo: [1]
+nuisance:
+  trainer.max_epochs: [3, 4]
+  pretrain.with.data.stag: [pretrain]
+  data.batch_size: [8, 16]
+  model.optimizer.lr: {per: nope, values: {1: 2}}
+  "data.validation, seed_everything": [[true, 2], [false]]
+metric: {name: test/accuracy, mode: best}
+budget: {hour: 3}
+"""
+
+
+def study(path: Path, text: str) -> Study:
+    path.write_text(text)
+    found, faults = read_study(path)
+    assert found and not faults
+    return found
+
+
+def refusal(path: Path, text: str) -> str:
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        plan_study(path)
+    return str(caught.value)
+
+
+def test_all_faults_are_told_at_once_with_their_lines(write: Write) -> None:
+    message = refusal(write().with_name("bad.yaml"), BAD)
+    faults = {int(match[1]): match[0] for match in re.finditer(r"line (\d+)  .*", message)}
+    assert list(faults) == [1, 3, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15, 16]
+    assert "goal: missing" in faults[1]
+    assert "'scientific'" in faults[3]  # what may have been meant
+    assert "did you mean 'width'" in faults[5]
+    assert "expected int, got 'x'" in faults[6]
+    assert "expected one 'Freezing' in the list" in faults[7] and "LayerFreezing" in faults[7]
+    assert "'foo' is no path" in faults[8]
+    assert "never tuned" in faults[10]
+    assert "did you mean 'stage'" in faults[11]
+    assert "not tuned for quality" in faults[12]
+    assert "expected a scientific factor, got 'nope'" in faults[13]
+    assert "expected a list of 2 values" in faults[14]
+    assert "expected min or max" in faults[15]
+    assert "'hours'" in faults[16]
+
+
+def test_faults_of_the_experiment_are_told_beside_those_of_the_study(write: Write) -> None:
+    path = write(**{"trainer.max_epochs": "many"})
+    message = refusal(path.with_name("s.yaml"), GOOD.replace("mode: max", "mode: best"))
+    assert "line 14  metric.mode" in message
+    assert "trainer.max_epochs: expected" in message
+
+
+def test_a_value_that_a_class_refuses_is_told_with_its_line(write: Write) -> None:
+    message = refusal(
+        write().with_name("s.yaml"), GOOD.replace("common: {pretrain.layers: 2}", "common: {pretrain.layers: 9}")
+    )
+    assert "line 7  scientific.protocol: pretrain.layers: expected" in message
+
+
+def test_epochs_may_be_a_scientific_factor_with_a_note(write: Write) -> None:
+    found = study(
+        write().with_name("s.yaml"), GOOD.replace("model.network.width: [4, 6]", "trainer.max_epochs: [1, 3]")
+    )
+    assert any("trainer.max_epochs differs between scientific levels" in note for note in found.notes)
+
+
+def test_no_replicates_are_told(write: Write) -> None:
+    lines = [line for line in GOOD.splitlines() if "replicates" not in line and "seed_everything" not in line]
+    found = study(write().with_name("s.yaml"), "\n".join(lines))
+    assert any("no replicates" in note for note in found.notes)
+
+
+def test_levels_are_combined_and_zipped_ones_go_together(write: Write) -> None:
+    found = [cell.labels for cell in cells(study(write().with_name("s.yaml"), GOOD))]
+    assert len(found) == 2 * 2 * 2 * 2
+    assert {(cell["seed_everything"], cell["data.batch_size"]) for cell in found} == {(0, 8), (1, 4)}
+    assert {(cell["protocol"], cell["model.optimizer.momentum"]) for cell in found} == {("none", 0.9), ("common", 0.8)}
+
+
+def test_where_keeps_combinations(write: Write) -> None:
+    condition = "where: protocol == 'none' or model.network.width > 4 and seed_everything == 1\n"
+    found = [cell.labels for cell in cells(study(write().with_name("s.yaml"), GOOD + condition))]
+    assert len(found) == 8 + 2
+    assert all(c["protocol"] == "none" or (c["model.network.width"] > 4 and c["seed_everything"] == 1) for c in found)
+    message = refusal(write().with_name("bad.yaml"), GOOD + "where: protokol == 'none'\n")
+    assert "line 15" in message and "did you mean 'protocol'" in message
+
+
+@pytest.mark.parametrize(("name", "number"), [("alexnet_3_1_small", 8 * 5 * 4), ("hrtem_hyperparameters_small", 432)])
+def test_the_studies_that_come_with_it_have_no_faults(name: str, number: int) -> None:
+    path = Path(__file__).parents[2] / "configs" / "studies" / f"{name}.yaml"
+    found, faults = read_study(path)
+    assert found and not faults
+    combined = cells(found)
+    assert len(combined) == number
+    assert level_faults(found, combined) == []
+
+
+def test_a_seed_that_is_none_is_refused(write: Write) -> None:
+    message = refusal(write().with_name("s.yaml"), GOOD.replace("[[0, 8], [1, 4]]", "[[true, 8], [1, 4]]"))
+    assert "seed_everything: expected a number" in message
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("base: toy.yaml", "base: toi.yaml", "line 3  base: expected the file of an experiment"),
+        ("[4, 6]", "[4, 4]", "level 4 is given twice"),
+        ("none: 0.9, ", "", "missing for protocol: none"),
+        ("[0.05, 0.01]", "[]", "expected a list of levels"),
+        ("protocol:", "status:", "is a column of every study's table"),
+        ("model.optimizer.lr: [", "model.network.width: [", "is set by scientific.model.network.width as well"),
+        ("name: toys", "name: ../toys", "expected a name that a directory can have"),
+    ],
+)
+def test_what_else_is_refused(before: str, after: str, expected: str, write: Write) -> None:
+    text = GOOD.replace(before, after).replace("per: protocol", f"per: {'status' if 'status' in after else 'protocol'}")
+    assert expected in refusal(write().with_name("s.yaml"), text)
