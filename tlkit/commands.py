@@ -204,6 +204,7 @@ def _set_up_messages(stream: TextIO) -> None:
         r".*instantiate_classes.*deprecated.*",
         r".*LeafSpec.*deprecated.*",  # called by Lightning
         r".*module\(s\) in eval mode at the start of training.*",  # that is what freezing means
+        r".*`srun` command is available.*",  # a stage is one process, wherever it runs
         r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run goes on in its directory
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -72,9 +72,10 @@ def reference_lr(optimizer: Optimizer) -> float:
 
     It is the optimizer's own ``lr``; where all groups bring rates of their own, the largest of them.
     """
-    initial = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
-    default = float(optimizer.defaults.get("lr", 0.0))
-    return default if default in initial or "lr_scale" in optimizer.param_groups[0] else max(initial)
+    groups, default = optimizer.param_groups, float(optimizer.defaults.get("lr", 0.0))
+    initial = [float(group.get("initial_lr", group["lr"])) for group in groups]
+    relative = any("lr_scale" in group for group in groups)
+    return default if relative or default in initial else max(initial, default=0.0)
 
 
 def clear_state(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:

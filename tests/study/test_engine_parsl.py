@@ -2,6 +2,7 @@ import io
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import time
