@@ -1,12 +1,12 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check bench clean
+.PHONY: help setup demo test test-slow test-cluster check bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.setup-done
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 setup: $(SETUP)  ## make .venv and install tlkit into it
 
@@ -25,7 +25,10 @@ test: setup  ## the tests, except the long ones
 	$(BIN)/pytest
 
 test-slow: setup  ## the long tests and those that need a system package
-	$(BIN)/pytest -m 'slow and not gpu'
+	$(BIN)/pytest -m 'slow and not cluster and not gpu'
+
+test-cluster: setup  ## studies under random kills (5 minutes) and under SLURM, where it is installed
+	$(BIN)/pytest -m 'cluster and not gpu'
 
 check: setup  ## lint, formatting, types
 	$(BIN)/ruff check

@@ -43,7 +43,7 @@ def weights(study: StudyPlan) -> dict[str, dict[str, torch.Tensor]]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_sixty_stages_and_twenty_kills(tmp_path):

@@ -16,7 +16,7 @@ from test_engine_parsl import ENGINES, PROBED, results
 
 from tlkit.study.engine import carry_out
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
 
 CONFIGURATION = """\
 ClusterName=tlkit
