@@ -21,6 +21,7 @@ import logging
 import os
 import platform
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -53,6 +54,7 @@ class Arm(Callback):
         self.error: BaseException | None = None
         callbacks = [self, self.clock, *averages, Clock(self.clock)]
         quiet = dict.fromkeys(("enable_progress_bar", "enable_model_summary", "enable_checkpointing", "logger"), False)
+        quiet["default_root_dir"] = tempfile.mkdtemp()  # for what callbacks write
         self.trainer = Trainer(accelerator="cpu", max_epochs=rounds, callbacks=callbacks, **quiet)
         self.batch = torch.randn(case.shape, generator=torch.Generator().manual_seed(0))
         threading.Thread(target=self._fit, daemon=True).start()
