@@ -154,7 +154,7 @@ def processes(mark: str) -> dict[int, str]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_an_engine_that_cannot_start_says_what_it_tried(tmp_path):
     file = engine(tmp_path)
     content = yaml.safe_load(file.read_text())
@@ -165,7 +165,7 @@ def test_an_engine_that_cannot_start_says_what_it_tried(tmp_path):
         carry_out(toy_study(tmp_path, [{}]), file)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_killed_driver_leaves_nothing_running_and_starting_again_goes_on(tmp_path):
     file = engine(tmp_path)
     driver = start(tmp_path, str(file), 3)
@@ -183,7 +183,7 @@ def test_a_killed_driver_leaves_nothing_running_and_starting_again_goes_on(tmp_p
     assert len(list(tmp_path.glob("runs/toys/*/identity.json"))) == 6  # nothing was started twice
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_ctrl_c_ends_everything_in_order(tmp_path):
     driver = start(tmp_path, str(engine(tmp_path)), 3)
     while not list(tmp_path.glob("runs/toys/*/checkpoints/last.ckpt")):
