@@ -288,7 +288,10 @@ def test_the_same_report_twice_is_the_same_page(tmp_path: Path) -> None:
     [
         ([], "study: expected one of plan, run, status, table, report, got none; tlkit study plan FILE is the first"),
         (["reprot"], "study: expected one of plan, run, status, table, report, got 'reprot'; did you mean 'report'"),
-        (["report", "--table", "t.csv"], "expected a study's FILE, or all of --table, --mapping and --out; usage: tlkit study"),
+        (
+            ["report", "--table", "t.csv"],
+            "expected a study's FILE, or all of --table, --mapping and --out; usage: tlkit study",
+        ),
         (["report", "--tabel", "t.csv"], "study report: "),
     ],
 )

@@ -164,6 +164,7 @@ def test_it_prints_on_paper(browser: webdriver.Chrome, page: Path, tmp_path: Pat
     assert script(browser, "getComputedStyle(document.querySelector('figure')).breakInside") == "avoid"
 
 
+@pytest.mark.cluster  # it depends on the machine's speed
 def test_7200_rows_take_20_seconds_of_a_core_and_a_gigabyte(tmp_path: Path) -> None:
     table, mapping = save(tmp_path, restoration(), {k: v for k, v in RESTORATION.items() if k != "where"})
     assert len(pd.read_csv(table)) == 7200
