@@ -168,5 +168,5 @@ def _validated(trainer: Trainer) -> bool:
 def _unknown(metric: str, names: list[str], who: str) -> UserError:
     logged = ", ".join(sorted(names)) or "nothing"
     return UserError(
-        f"{who}: expected a metric that is logged, got '{metric}'{suggest(metric, names)}; logged: {logged}"
+        f"{who}: expected a metric that is logged, got '{metric}'{suggest(metric, names) or ';'} logged: {logged}"
     )
