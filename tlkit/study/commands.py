@@ -1,13 +1,11 @@
 """``tlkit study``: dispatch on its first word before anything heavy is imported."""
 
-import argparse
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tlkit.errors import UserError, suggest
-
-RUNS = "directory of all runs; by default that of the experiment"
+from tlkit.study.arguments import RUNS, StudyParser, about
 
 
 def run(args: Sequence[str]) -> None:
@@ -17,7 +15,7 @@ def run(args: Sequence[str]) -> None:
         UserError: no such command, or what the command itself refuses.
     """
     if args and args[0] in ("-h", "--help"):
-        print("\n".join(f"  tlkit study {word:<8} {_about(command)}" for word, command in COMMANDS.items()))
+        print("\n".join(f"  tlkit study {word:<8} {about(command)}" for word, command in COMMANDS.items()))
         return
     if not args or args[0] not in COMMANDS:
         got = f"'{args[0]}'{suggest(args[0], COMMANDS)}" if args else "none"
@@ -31,7 +29,7 @@ def plan(args: Sequence[str]) -> None:
     Raises:
         UserError: everything that is wrong with the study.
     """
-    parser = _Parser("plan", plan, "FILE [--explain ID] [--runs DIR]")
+    parser = StudyParser("plan", plan, "FILE [--explain ID] [--runs DIR]")
     parser.add_argument("file", type=Path, help="the study's YAML")
     parser.add_argument("--explain", metavar="ID", help="why is this stage to be run? the beginning of its id will do")
     parser.add_argument("--runs", type=Path, help=RUNS)
@@ -54,7 +52,7 @@ def run_study(args: Sequence[str]) -> None:
         UserError: what is wrong with the study; it takes more than its budget; what the engine refuses.
         SystemExit: 1, some stages failed.
     """
-    parser = _Parser("run", run_study, "FILE [--engine E.yaml|inline] [--runs DIR]")
+    parser = StudyParser("run", run_study, "FILE [--engine E.yaml|inline] [--runs DIR]")
     parser.add_argument("file", type=Path, help="the study's YAML")
     parser.add_argument("--engine", help="YAML of an engine, or inline: in this process; by default this machine")
     parser.add_argument("--runs", type=Path, help=RUNS)
@@ -86,7 +84,7 @@ def status(args: Sequence[str]) -> None:
     Raises:
         UserError: the study has not been planned.
     """
-    parser = _Parser("status", status, "FILE|NAME [--runs DIR]")
+    parser = StudyParser("status", status, "FILE|NAME [--runs DIR]")
     parser.add_argument("study", help="its YAML, or its name")
     parser.add_argument("--runs", type=Path, help=RUNS)
     given = parser.parse_args(args)
@@ -110,7 +108,7 @@ def table(args: Sequence[str]) -> None:
     Raises:
         UserError: what is wrong with the study, or with the condition.
     """
-    parser = _Parser("table", table, "FILE [--where CONDITION] [--sort COLUMN] [--runs DIR]")
+    parser = StudyParser("table", table, "FILE [--where CONDITION] [--sort COLUMN] [--runs DIR]")
     parser.add_argument("file", type=Path, help="the study's YAML")
     parser.add_argument("--where", metavar="CONDITION", help="which rows to print: 'status == \"done\" and epochs > 5'")
     parser.add_argument("--sort", metavar="COLUMN", help="a column to print them by; -COLUMN: from the largest down")
@@ -132,7 +130,7 @@ def report(args: Sequence[str]) -> None:
     Raises:
         UserError: an option is missing or unknown; what is wrong with the study, the table or the mapping.
     """
-    parser = _Parser("report", report, "FILE [--out DIR] [--runs DIR] | --table T.csv --mapping M.yaml --out DIR")
+    parser = StudyParser("report", report, "FILE [--out DIR] [--runs DIR] | --table T.csv --mapping M.yaml --out DIR")
     parser.add_argument("file", type=Path, nargs="?", help="the study's YAML")
     parser.add_argument("--table", type=Path, help="CSV or Parquet, one row per run")
     parser.add_argument("--mapping", type=Path, help="YAML that says what the columns are")
@@ -166,19 +164,6 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "table": table,
     "report": report,
 }
-
-
-class _Parser(argparse.ArgumentParser):
-    def __init__(self, word: str, command: Callable[[Sequence[str]], None], usage: str) -> None:
-        usage = f"tlkit study {word} {usage}"
-        super().__init__(prog=f"tlkit study {word}", usage=usage, description=_about(command))
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise UserError(f"{self.prog.removeprefix('tlkit ')}: {message}; usage: {self.usage}")
-
-
-def _about(command: Callable[[Sequence[str]], None]) -> str:
-    return (command.__doc__ or "").partition("\n")[0]
 
 
 def _signed(args: Sequence[str]) -> list[str]:

@@ -1,0 +1,32 @@
+"""What the commands of ``tlkit study`` have in common: how their words are parsed."""
+
+import argparse
+from collections.abc import Callable, Sequence
+
+from tlkit.errors import UserError
+
+RUNS = "directory of all runs; by default that of the experiment"
+
+
+class StudyParser(argparse.ArgumentParser):
+    """Parses the words after ``tlkit study WORD``; what it cannot take is a `UserError`."""
+
+    def __init__(self, word: str, command: Callable[[Sequence[str]], None], usage: str) -> None:
+        """Makes the parser of one command.
+
+        Args:
+            word: the command's name.
+            command: what it calls; the first line of its docstring is the description.
+            usage: what follows the word.
+        """
+        usage = f"tlkit study {word} {usage}"
+        super().__init__(prog=f"tlkit study {word}", usage=usage, description=about(command))
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        """Raises `UserError` in place of leaving the process."""
+        raise UserError(f"{self.prog.removeprefix('tlkit ')}: {message}; usage: {self.usage}")
+
+
+def about(command: Callable[[Sequence[str]], None]) -> str:
+    """Returns the first line of a command's docstring."""
+    return (command.__doc__ or "").partition("\n")[0]
