@@ -181,6 +181,12 @@ def test_a_mistake_found_by_a_constructor_has_no_traceback(write: Write, capsys:
     assert "at least 1 epoch, got 0" in refused(path, capsys)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named(write: Write, capsys: Any) -> None:
+    message = refused(write(), capsys, "--trainer.accelerator", "gpu")
+    assert "No supported gpu backend found! accelerator: auto takes what there is" in message
+
+
 def test_debug_shows_the_traceback(write: Write, capsys: Any) -> None:
     assert main(["fit", "--config", str(write()), "--pretrain.layers", "9", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err

@@ -14,6 +14,10 @@ class UserError(Exception):
     exit_code = 2
 
 
+class Unavailable(UserError):
+    """Something that this machine lacks and the one that trains may have: no reason to refuse a plan."""
+
+
 class NonFinite(UserError):
     """NaN or infinity in an input or a loss: the run cannot go on."""
 

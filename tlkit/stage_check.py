@@ -99,4 +99,4 @@ def _check_callbacks(cli: StageCLI) -> None:
             check(cli.trainer, cli.model)
         except UserError as error:
             name = type(callback).__name__
-            raise UserError(f"trainer.callbacks.{name}: {str(error).removeprefix(f'{name}: ')}") from error
+            raise type(error)(f"trainer.callbacks.{name}: {str(error).removeprefix(f'{name}: ')}") from error

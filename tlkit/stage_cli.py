@@ -14,13 +14,14 @@ from typing import Any, get_args
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import tlkit.data
 import tlkit.models
 import tlkit.tasks  # noqa: F401  short class names resolve among what is imported
 from tlkit import plugins
 from tlkit.command_line import in_full, losses, take_named_callbacks
-from tlkit.errors import UserError
+from tlkit.errors import Unavailable, UserError
 from tlkit.faults import find_faults, report
 from tlkit.paths import Config, override
 from tlkit.yaml_lines import Fault, read
@@ -64,6 +65,9 @@ SCHEMA: dict[str, Any] = {
     "pretrain": {name.partition(".")[2]: hint for name, (hint, *_) in OPTIONS.items() if "." in name},
 }
 """Everything that may stand in an experiment's YAML."""
+
+LACKING = ("No supported gpu backend", "can not run on your system", "your machine only has")
+"""What Lightning says of a machine rather than of its arguments."""
 
 DESCRIPTION = (
     "Options of fit, validate, test, predict, config and layers. Help on a class that is named in the YAML: "
@@ -163,6 +167,12 @@ class StageCLI(LightningCLI):
             config[key] = [*_listed(config.get(key)), *_listed(extra.pop(key, None))]
         try:
             return Trainer(**config | extra)
+        except MisconfigurationException as error:
+            lacking = any(words in str(error) for words in LACKING)
+            if lacking:
+                remedy = "accelerator: auto takes what there is"
+                raise Unavailable(f"trainer: expected a machine that has what it asks for; {error} {remedy}") from error
+            raise UserError(f"trainer: {error}") from error
         except RuntimeError as error:
             if "more than one stateful callback" not in str(error):
                 raise

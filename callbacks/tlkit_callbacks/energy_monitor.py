@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
-from tlkit.errors import UserError
+from tlkit.errors import Unavailable, UserError
 from tlkit_callbacks.energy import trained
 from tlkit_callbacks.energy.counter import Clock, Counter, Sampler, Unreadable
 from tlkit_callbacks.energy.devices import card_of
@@ -75,7 +75,7 @@ class EnergyMonitor(Callback):
         index, watts = trained.cuda_index(trainer), self.power_cap_watts
         expected = f"expected an NVIDIA GPU to cap at {watts:g} W (power_cap_watts)"
         if index is None:
-            raise UserError(
+            raise Unavailable(
                 f"{expected}, got a run on {trainer.strategy.root_device.type}; leave the cap out, or train on a GPU"
             )
         try:

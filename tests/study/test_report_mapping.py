@@ -121,10 +121,13 @@ TABLE = pd.DataFrame(
         ("part not in ('a',)", [2, 3]),
         ("`val loss` % 2 == 0", [0, 2]),
         ("data.size > -1 and data.size != 2", [0, 1, 3]),
+        ("pretrain.with.data.size != data.size", [1, 2]),
+        ("part == 'pretrain.with.x' or rate > 1", [3]),
     ],
 )
 def test_where_keeps_rows(expression: str, rows: list[int]) -> None:
     table = TABLE.assign(**{"val loss": [0, 1, 2, 3], "data.size": [0, 1, 2, 3]})
+    table["pretrain.with.data.size"] = [0, 2, 1, 3]
     assert list(table.index[select(table, expression)]) == rows
 
 

@@ -156,3 +156,10 @@ def test_a_seed_that_is_none_is_refused(write: Write) -> None:
 def test_what_else_is_refused(before: str, after: str, expected: str, write: Write) -> None:
     text = GOOD.replace(before, after).replace("per: protocol", f"per: {'status' if 'status' in after else 'protocol'}")
     assert expected in refusal(write().with_name("s.yaml"), text)
+
+
+def test_what_the_planning_machine_lacks_is_no_fault(write: Write) -> None:
+    accelerators = "trainer.accelerator: [cpu, gpu]"
+    path = write().with_name("s.yaml")
+    path.write_text(GOOD.replace("model.network.width: [4, 6]", accelerators))
+    assert len(plan_study(path).plan.stages) > 0

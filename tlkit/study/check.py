@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tlkit.commands import _mistake_behind
-from tlkit.errors import UserError
+from tlkit.errors import Unavailable, UserError
 from tlkit.experiment import Stage
 from tlkit.fault_overrides import apply, override_faults
 from tlkit.fault_walk import Walk
@@ -51,6 +51,8 @@ def value_faults(study: Study, base: Config, cells: list[Cell], resolver: Resolv
                 if one.id not in checked and factor.role != "replicates":  # seeds and splits make no other network
                     checked.add(one.id)
                     _build(one)
+        except Unavailable:
+            continue  # a login node has no GPU; the machine that trains is asked again
         except UserError as error:
             found.append(Fault(_line(level), f"{factor.role}.{', '.join(factor.columns or level.nodes)}", str(error)))
     return found

@@ -28,6 +28,8 @@ ARITHMETIC: dict[type[ast.operator], Any] = {
     ast.Div: operator.truediv,
     ast.Mod: operator.mod,
 }
+NAMED = r"""(?P<text>"[^"]*"|'[^']*')|`(?P<name>[^`]+)`|\b[A-Za-z_]\w*(?:\.\w+)+"""
+"""What is no name to Python: words between backticks, dotted paths (``with`` may be a part); quoted text stays."""
 HELP = "comparisons, in, and, or, not, arithmetic, numbers, quoted text and column names"
 
 
@@ -46,11 +48,13 @@ def select(frame: pd.DataFrame, expression: str) -> pd.Series:
     quoted: list[str] = []
 
     def placeholder(match: re.Match[str]) -> str:
-        quoted.append(match[1])
+        if match["text"]:
+            return match[0]
+        quoted.append(match["name"] or match[0])
         return f"_quoted_{len(quoted) - 1}_"
 
     try:
-        tree = ast.parse(re.sub("`([^`]+)`", placeholder, expression.strip()), mode="eval")
+        tree = ast.parse(re.sub(NAMED, placeholder, expression.strip()), mode="eval")
     except (SyntaxError, ValueError) as error:
         raise UserError(f"expected an expression of {HELP}, got '{expression}'") from error
     rows = _Rows(frame, quoted, expression).value(tree.body)
