@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import resource
 import signal
 import subprocess
 import sys
@@ -70,6 +71,17 @@ def test_a_run_leaves_what_is_needed_to_look_at_it_and_to_trust_it(write: Write)
     assert result["pretrain"]["layers"] == ["conv1", "conv2"]
     assert (result["device"], result["seed"], result["energy"]) == ("cpu", 0, None)
     assert result["memory"]["peak_bytes"] > 50e6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can start the record of a process anew")
+def test_peak_memory_is_that_of_the_run_not_of_what_its_process_did_before(write: Write) -> None:
+    path = write()
+    ballast = bytearray(b"x" * 2**30)
+    del ballast
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    assert main(["fit", "--config", str(path)]) == 0
+    run = newest(path.parent / "runs" / "toy", "transfer")
+    assert read_result(run)["memory"]["peak_bytes"] < before + 2**29
 
 
 def rows(run: Path) -> list[dict[str, float]]:

@@ -3,8 +3,6 @@
 import csv
 import io
 import logging
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,14 +148,6 @@ def write_csv(path: Path, rows: list[Row]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
-
-
-def peak_memory(device: torch.device) -> dict[str, Any]:
-    """Returns peak memory in bytes: of the GPU that trains, else of this process."""
-    if device.type == "cuda":
-        return {"peak_bytes": torch.cuda.max_memory_allocated(device), "device": torch.cuda.get_device_name(device)}
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "device": "process"}
 
 
 def _seed(seed: int, device: torch.device) -> None:

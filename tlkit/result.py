@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 
 import tlkit
 from tlkit.experiment import Stage
+from tlkit.memory import peak_bytes
 from tlkit.paths import flatten
-from tlkit.recorder import Recorder, Row, peak_memory
+from tlkit.recorder import Recorder, Row
 from tlkit.runs import RESULT, Run, write_text
 
 
@@ -127,10 +128,10 @@ def _summaries(trainer: Trainer) -> dict[str, Any]:
 
 
 def _memory(device: torch.device, summaries: dict[str, Any]) -> dict[str, Any]:
-    """Returns the peak; a callback that measures it per epoch starts the GPU's own record anew each time."""
-    memory = peak_memory(device)
+    """Returns the peak of the run; a callback that measures it per epoch starts the record anew each time."""
     seen = [summary["peak_bytes"] for summary in summaries.values() if summary.get("peak_bytes")]
-    return memory | {"peak_bytes": max([memory["peak_bytes"], *seen])}
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "process"
+    return {"peak_bytes": max([peak_bytes(device), *seen]), "device": name}
 
 
 def _energy(trainer: Trainer) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from tlkit import runs
 from tlkit.errors import UserError
 from tlkit.experiment import Stage, config_yaml
 from tlkit.layers import network_of, select, transfer
+from tlkit.memory import reset_peak
 from tlkit.progress import StageProgress
 from tlkit.recorder import Recorder, TimedCheckpointIO
 from tlkit.result import finish
@@ -117,6 +118,7 @@ def _train(stage: Stage, run: Run, source: Source | None, checkpoint: Path | Non
         runs.write_text(run.path / "config.yaml", config_yaml(stage))
         cli, recorder, io = _build(stage, run)
         model, data, trainer = cli.model, cli.datamodule, cli.trainer
+        reset_peak(trainer.strategy.root_device)
         transferred = hand_over(stage, model, source.weights) if source else []
         model.transferred, model.run_dir = transferred, run.path
         if hasattr(data, "describe"):

@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from tlkit.errors import Unavailable, UserError
+from tlkit.memory import peak_bytes, reset_peak
 from tlkit_callbacks.energy import trained
 from tlkit_callbacks.energy.counter import Clock, Counter, Sampler, Unreadable
 from tlkit_callbacks.energy.devices import card_of
@@ -36,7 +37,7 @@ class EnergyMonitor(Callback):
     - seconds; of them train, validate, checkpoint; the rest lies between epochs
     - samples_per_second: of training, per train_seconds; samples_per_joule: per train_joules, those of training alone
     - joules, watts: of the whole row
-    - peak_bytes: most memory used on the device in this row; without a GPU by the process, so far
+    - peak_bytes: most memory used on the device in this row; without a GPU by the process
     - cap_enforced_watts: the power limit in force, requested or not; celsius: temperature of the GPU; at the row's end
     - counter_period_ms: time in milliseconds in which the counter renews itself, measured at the start
 
@@ -192,7 +193,7 @@ class EnergyMonitor(Callback):
     def _begin(self, trainer: Trainer) -> None:
         labels = (trained.stage_of(trainer), trainer.current_epoch, trained.phase_of(trainer), trainer.global_step)
         self._ledger.begin(Row(*labels, str(trainer.precision), self.power_cap_watts))
-        trained.reset_peak(trainer)
+        reset_peak(trainer.strategy.root_device)
 
     def _edge(self, trainer: Trainer, part: str) -> None:
         """Ends a window of the row that is being measured; what follows is of this part."""
@@ -203,7 +204,7 @@ class EnergyMonitor(Callback):
         for meter in self._meters:
             use, device = meter.edge(self._part == "train"), meter.counter.device
             row.uses.setdefault(device, Use(use.method)).add(use)
-        row.step, row.peak_bytes = trainer.global_step, max(row.peak_bytes, trained.peak_bytes(trainer))
+        row.step, row.peak_bytes = trainer.global_step, max(row.peak_bytes, peak_bytes(trainer.strategy.root_device))
         self._part, self._time = part, now
 
     def _publish(self, trainer: Trainer) -> None:

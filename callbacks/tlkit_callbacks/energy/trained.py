@@ -1,7 +1,5 @@
 """What a trainer says about the process it runs in, and about what it trains."""
 
-import resource
-import sys
 from typing import Any
 
 import torch
@@ -22,23 +20,6 @@ def synchronize(trainer: Trainer) -> None:
     device = trainer.strategy.root_device
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-
-
-def peak_bytes(trainer: Trainer) -> int:
-    """Returns the most memory in use, in bytes: on the accelerator since `reset_peak`, else of the process so far."""
-    device = trainer.strategy.root_device
-    module = torch.get_device_module(device)
-    if hasattr(module, "max_memory_allocated"):
-        return int(module.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def reset_peak(trainer: Trainer) -> None:
-    """Lets the peak of the accelerator's memory start again; that of a process cannot."""
-    device = trainer.strategy.root_device
-    module = torch.get_device_module(device)
-    if hasattr(module, "reset_peak_memory_stats"):
-        module.reset_peak_memory_stats(device)
 
 
 def stage_of(trainer: Trainer) -> str:
