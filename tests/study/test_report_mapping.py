@@ -59,6 +59,10 @@ def test_all_faults_of_a_mapping_are_reported_at_once_with_their_lines(tmp_path:
     )
     lines = refusal(tmp_path, text)
     assert lines[0].endswith("m.yaml: 12 faults")
+    assert refusal(tmp_path, "metric: {column: rate, mode: min}\nfactors: [rate, part]\nreplicate: part")[1:] == [
+        "  line 1  metric: expected a column that is no factor, got 'rate'",
+        "  line 3  replicate: expected a column that is no factor, got 'part'",
+    ]
     for line in (
         "  line 1  metric.column: the table has no column 'los'; did you mean 'loss'? it has loss, rate,",
         "  line 1  metric.mode: expected min or max, got 'least'",
@@ -191,7 +195,14 @@ def test_missing_replicates_and_imbalance_are_said() -> None:
     )
     assert prepared(full)[1] == ""
     assert "1 of 8 pairs of configuration and replicate have no value" in prepared(full.drop(index=3))[1]
-    assert "2 configurations have several runs of one replicate" in prepared(pd.concat([full, full.head(2)]))[1]
+    twice = prepared(pd.concat([full, full.head(2)]))[1]
+    assert "2 pairs of configuration and replicate have several runs" in twice
+    assert "2 rows are exact copies of others; each of them counts" in twice
+    holes = prepared(full[(full["rate"] == 1) | (full["part"] == "a")])[1]
+    assert holes.startswith("the table is unbalanced: 1 of 4 combinations of levels have no run; means per level")
+    unknown = prepared(full.assign(seed=[None, *full["seed"][1:]]))[1]
+    assert unknown.startswith("1 rows have no seed and are left out | the table is unbalanced: 1 of 8 pairs")
+    assert "replicate: 'seed' holds nothing; left out" in prepared(full.assign(seed=None))[1]
     runs = prepare(full, TableMapping("loss", "min", {"rate": "rate"}))
     assert "intervals are over runs and do not reflect replication" in runs.remarks[0]
 

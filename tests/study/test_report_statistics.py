@@ -13,14 +13,12 @@ from study_tables import RESTORATION, classification, restoration
 
 from tlkit.study.report.mapping import TableMapping
 from tlkit.study.report.statistics import (
-    compared,
     configurations,
     effects,
     interaction_shares,
     main_shares,
     paired,
     pareto,
-    summary,
     tail_risk,
     threshold,
 )
@@ -126,23 +124,14 @@ def test_tail_risk_counts_models_worse_than_the_threshold() -> None:
     assert threshold(given) == (11.9, True)
     table = tail_risk(given, 11.9).set_index(["factor", "level"])["fraction"]
     assert table.to_dict() == {("f", "a"): 0.0, ("f", "b"): 4 / 6, ("g", "x"): 2 / 6, ("g", "y"): 2 / 6}
+    row = tail_risk(given, 11.9).iloc[0]  # none of six is worse, in no replicate: that is no certainty
+    wilson = stats.binomtest(0, 6).proportion_ci(method="wilson")
+    assert (row["low"], row["high"]) == pytest.approx((wilson.low, wilson.high))
     flat = prepare(small(), replace(SMALL, replicate=None))
     row = tail_risk(flat, 11.9).iloc[1]
     wilson = stats.binomtest(4, 6).proportion_ci(method="wilson")
     assert (row["low"], row["high"]) == pytest.approx((wilson.low, wilson.high))
     assert tail_risk(prepare(small(), replace(SMALL, mode="max")), 11.9).iloc[0]["fraction"] == 1.0
-
-
-def test_nuisance_factors_are_set_to_their_best_before_others_are_compared() -> None:
-    table = small()
-    table.loc[(table["f"] == "b") & (table["g"] == "y"), "loss"] = 9.0  # b is better once g is chosen for it
-    runs = prepare(table, replace(SMALL, nuisance=("g",)))
-    chosen = compared(runs)
-    assert [factor.column for factor in chosen.factors] == ["f"]
-    assert len(chosen.frame) == 6
-    assert summary(chosen, ["f0"])[["f0", "mean"]].to_numpy().tolist() == [["a", 10.0], ["b", 9.0]]
-    assert paired(chosen, chosen.factors[0]).iloc[0]["level"] == "b"
-    assert paired(runs, runs.factors[0]).iloc[0]["level"] == "a"
 
 
 def test_what_cannot_be_told_is_not_a_number() -> None:

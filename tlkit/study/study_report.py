@@ -1,7 +1,8 @@
 """The report of a study's own table: what the study's YAML says of its columns."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ DEFAULT_ROLES = {
     "target": ("data.defocus",),
     "freeze": ("freeze", "callbacks.LayerFreezing.layers"),
     "precision": ("trainer.precision",),
-    "cap": ("cap", "callbacks.EnergyMonitor.cap_watts"),
+    "cap": ("cap", "callbacks.EnergyMonitor.power_cap_watts"),
     "batch_size": ("data.batch_size",),
     "train_loss": ("train/loss",),
     "val_loss": ("val/loss",),
@@ -37,7 +38,6 @@ DEFAULT_ROLES = {
 }
 """Role -> columns that have it where the study's ``report.columns`` does not say otherwise."""
 
-REPLICATE = "replicate"
 FIGURED = ("size", "over", "protocol", "source", "target", "freeze", "precision", "cap", "batch_size")
 
 
@@ -56,10 +56,25 @@ def report_study(planned: Planned, out: Path, command: str) -> tuple[Path, tuple
         UserError: no run is done; what the study's ``report`` says does not fit.
     """
     study = planned.study
+    done, mapping = finished(planned)
+    curves = pd.DataFrame(_curves(done, study.metric), columns=["run", "epoch", "value", "what"])
+    mapping = replace(mapping, curves_label=", ".join(curves["what"].unique()))
+    return write_report(done, mapping, out, title=study.name, command=command, curves=None if curves.empty else curves)
+
+
+def finished(planned: Planned) -> tuple[pd.DataFrame, TableMapping]:
+    """Returns the finished transfers of a study, a row each, and what their columns mean.
+
+    Those that failed are among them, without a metric: under a setting where runs diverge, those left were lucky.
+
+    Raises:
+        UserError: no run is done; what the study's ``report`` says does not fit.
+    """
+    study = planned.study
     table = study_table(planned)
     transfers = table[table["stage"] == "transfer"]
-    done = transfers[transfers["status"] == "done"].reset_index(drop=True)
-    if done.empty:
+    done = transfers[transfers["status"].isin(["done", "failed"])].reset_index(drop=True)
+    if "done" not in set(done["status"]):
         raise UserError(f"expected finished runs of {study.name}, got none; tlkit study run {study.path}")
     if study.metric not in done:
         valid = [column for column in done if "/" in column]
@@ -67,35 +82,39 @@ def report_study(planned: Planned, out: Path, command: str) -> tuple[Path, tuple
         raise UserError(f"metric: no run has '{study.metric}'{meant} there are: {', '.join(valid)}")
     counts = transfers["status"].value_counts()
     absent = tuple(f"{number} of {len(transfers)} runs: {state}" for state, number in counts.items() if state != "done")
-    done = _with_source(_with_replicate(done, study), study)
-    mapping = _mapping(planned, done, absent)
-    curves = pd.DataFrame(_curves(done, study.metric), columns=["run", "epoch", "value"])
-    return write_report(done, mapping, out, title=study.name, command=command, curves=None if curves.empty else curves)
+    done = _with_selection(_with_source(_with_replicate(done, study), study))
+    return done, _mapping(planned, done, absent)
 
 
 def _mapping(planned: Planned, frame: pd.DataFrame, absent: tuple[str, ...]) -> TableMapping:
     study, given = planned.study, planned.study.report
     labels = given.get("labels") or {}
     factors = [*study.columns("scientific"), *study.columns("nuisance")]
+    known = [name for name in frame if frame[name].notna().any()]
     roles = {
-        role: tuple(name for name in names if (name in factors if role in FIGURED else name in frame))
+        role: tuple(name for name in names if (name in factors if role in FIGURED else name in known))
         for role, names in DEFAULT_ROLES.items()
     }
     before = f"before/{study.metric.partition('/')[2]}"
-    roles |= {role: (name,) for role, name in (("before", before), *SOURCE.items()) if name in frame}
-    for role, names in (given.get("columns") or {}).items():
+    roles |= {role: (name,) for role, name in (("before", before), *SOURCE.items()) if name in known}
+    columns = dict(given.get("columns") or {})
+    roles["selected_by"], selected_mode = _selection(frame, columns.pop("selected_by", None))
+    for role, names in columns.items():
         chosen = [names] if isinstance(names, str) else [str(name) for name in names or ()]
         if role not in ROLES or any(name not in frame for name in chosen):
             raise UserError(
                 f"report.columns.{role}: expected a role ({', '.join(ROLES)}) and columns of the table, got {names!r}"
             )
         roles[role] = tuple(chosen)
+    if not roles["over"] and "over" not in columns:
+        given_away = {name for role in ("size", "protocol", "source", "target") for name in roles[role]}
+        roles["over"] = tuple(name for name in study.columns("scientific") if name not in given_away)
     return TableMapping(
         metric=study.metric,
         mode=study.mode,
         factors={column: str(labels.get(column, column)) for column in factors},
         metric_label=study.metric_label,
-        replicate=REPLICATE if REPLICATE in frame else None,
+        replicate=_replicate(study),
         goal=study.goal,
         answer=given.get("answer"),
         nuisance=study.columns("nuisance"),
@@ -103,6 +122,8 @@ def _mapping(planned: Planned, frame: pd.DataFrame, absent: tuple[str, ...]) -> 
         threshold=given.get("threshold"),
         fixed=_fixed(study),
         columns={role: names if role == "over" else names[:1] for role, names in roles.items() if names},
+        selected_mode=selected_mode,
+        ranges={path: searched for factor in study.factors for path, searched in factor.ranges.items()},
         missing=(*absent, *study.notes),
     )
 
@@ -110,27 +131,38 @@ def _mapping(planned: Planned, frame: pd.DataFrame, absent: tuple[str, ...]) -> 
 def _fixed(study: Study) -> dict[str, str]:
     """Returns what the experiment says and the study does not vary."""
     root, _ = read(study.base.read_text(encoding="utf-8"))
-    fixed = {path: v for f in study.factors if f.role == "fixed" for path, v in f.levels[0].overrides.items()}
-    fixed |= {"threads": study.threads}
-    varied = {path for f in study.factors if f.role != "fixed" for level in f.levels for path in level.nodes}
-    varied |= {f"trainer.{path}" for path in varied if path.startswith("callbacks.")} | {"name", "runs"}
-    return {
-        path: str(value)
-        for path, value in (flatten(root.value) | fixed).items()
-        if not any(path == other or path.startswith(f"{other}.") for other in varied)
-    }
+    levels = [(factor.role == "fixed", level) for factor in study.factors for level in factor.levels]
+    given = {_full(path): value for fixed, level in levels if fixed for path, value in level.overrides.items()}
+    varied = {_full(path) for fixed, level in levels if not fixed for path in level.nodes} | {"name", "runs"}
+    values = {path: value for path, value in flatten(root.value).items() if not _below(path, given)}
+    for path, value in given.items():
+        values |= flatten(value, path)
+    values["threads"] = study.threads
+    return {path: "none" if v is None else str(v) for path, v in values.items() if not _below(path, varied)}
+
+
+def _full(path: str) -> str:
+    """Returns a path as an experiment has it."""
+    return f"trainer.{path}" if path.startswith("callbacks.") else path
+
+
+def _below(path: str, others: Collection[str]) -> bool:
+    return any(path == other or path.startswith(f"{other}.") for other in others)
+
+
+def _replicate(study: Study) -> str | None:
+    """Returns the column of what is repeated; several have one of their own."""
+    return ", ".join(study.columns("replicates")) or None
 
 
 def _with_replicate(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Adds one column for all that is repeated."""
-    columns = list(study.columns("replicates"))
-    if not columns:
+    """Adds one column for all that is repeated together."""
+    columns, name = list(study.columns("replicates")), _replicate(study)
+    if name is None or len(columns) == 1:
         return frame
-    if len(columns) == 1:
-        return frame.assign(**{REPLICATE: frame[columns[0]].astype(str)})
     short = [column.rpartition(".")[2] for column in columns]
     joined = [", ".join(f"{n} {v}" for n, v in zip(short, row, strict=True)) for row in frame[columns].to_numpy()]
-    return frame.assign(**{REPLICATE: joined})
+    return frame.assign(**{name: joined})
 
 
 SOURCE = {"source_before": "metric on the source, before", "source_after": "metric on the source, after"}
@@ -148,9 +180,42 @@ def _with_source(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     return frame
 
 
-def _curves(frame: pd.DataFrame, metric: str) -> Iterator[tuple[str, int, float]]:
-    """Yields run, epoch (from 1) and value of what is closest to the metric in each ``metrics.csv``."""
-    for id_, path, selected in frame[["id", "run", "selected_by"]].drop_duplicates("id").to_numpy():
+def _with_selection(frame: pd.DataFrame) -> pd.DataFrame:
+    """Adds the value that selected each run's checkpoint, where it is one of validation, under a name that says so."""
+    names = {name for name in frame["selected_by"].dropna() if name.startswith("val/")}
+    best = {f"best {name}": frame["best_value"].where(frame["selected_by"] == name) for name in sorted(names)}
+    return frame.assign(**best)
+
+
+def _selection(frame: pd.DataFrame, given: Any) -> tuple[tuple[str, ...], Any]:
+    """Returns the column that nuisance settings are chosen by, and its mode (None: the metric's).
+
+    Args:
+        frame: the runs, with the columns of `_with_selection`.
+        given: what the study's ``report.columns`` says of it; None: it is what selected the checkpoints, if all runs
+            had the same.
+
+    Raises:
+        UserError: `given` names no column or no mode.
+    """
+    if given is None:
+        selected = frame.loc[frame["status"] == "done", ["selected_by", "selected_mode"]]
+        (name, mode), *others = selected.astype(str).drop_duplicates().to_numpy()
+        usable = not others and f"best {name}" in frame and mode in ("min", "max")
+        return ((f"best {name}",), mode) if usable else ((), None)
+    parts = given if isinstance(given, dict) else {"column": given, "mode": None}
+    if set(parts) != {"column", "mode"} or parts["column"] not in frame or parts["mode"] not in (None, "min", "max"):
+        raise UserError(
+            "report.columns.selected_by: expected a column of the table, or {column: NAME, mode: min or max}, got "
+            f"{given!r}"
+        )
+    return (str(parts["column"]),), parts["mode"]
+
+
+def _curves(frame: pd.DataFrame, metric: str) -> Iterator[tuple[str, int, float, str]]:
+    """Yields run, epoch (from 1), value and name of what is closest to the metric in each ``metrics.csv``."""
+    done = frame[frame["status"] == "done"].drop_duplicates("id")
+    for id_, path, selected in done[["id", "run", "selected_by"]].to_numpy():
         try:
             with open(Path(path) / "metrics.csv", newline="", encoding="utf-8") as file:
                 rows: list[dict[str, Any]] = list(csv.DictReader(file))
@@ -158,4 +223,4 @@ def _curves(frame: pd.DataFrame, metric: str) -> Iterator[tuple[str, int, float]
             continue
         name = f"val/{metric.partition('/')[2]}"
         name = name if rows and name in rows[0] else str(selected)
-        yield from ((id_, int(row["epoch"]) + 1, float(row[name])) for row in rows if row.get(name))
+        yield from ((id_, int(row["epoch"]) + 1, float(row[name]), name) for row in rows if row.get(name))

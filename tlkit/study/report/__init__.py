@@ -3,6 +3,7 @@
 `report_table` serves a table from elsewhere; `write_report` is what it and the study's own table have in common.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,13 +19,13 @@ from tlkit.study.report import (
     drawing,
     explore,
     main_effects,
+    nuisance,
     protocols,
     training,
     writing,
 )
 from tlkit.study.report.mapping import TableMapping
 from tlkit.study.report.mapping_file import read_mapping
-from tlkit.study.report.statistics import compared
 from tlkit.study.report.table_file import read_curves, read_table
 from tlkit.study.report.tidy import prepare
 
@@ -78,11 +79,14 @@ def write_report(
     """
     writing.check_out(out)
     runs = prepare(table, mapping)
-    chosen = compared(runs)
+    if boxes := drawing.unknown_signs(runs):
+        runs = replace(runs, remarks=(*runs.remarks, boxes))
+    chosen = nuisance.compared(runs)
     with drawing.style():
         sections = [
             comparison.comparison(chosen),
             comparison.best(chosen),
+            nuisance.nuisance(runs),
             main_effects.main_effects(runs, chosen),
             main_effects.interactions(runs),
             distributions.distributions(runs),

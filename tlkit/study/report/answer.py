@@ -2,11 +2,11 @@
 
 import pandas as pd
 
-from tlkit.study.report.comparison import differences
 from tlkit.study.report.main_effects import interval_text
+from tlkit.study.report.nuisance import chosen_by
 from tlkit.study.report.section import Shown, capital, cell, number, percent
-from tlkit.study.report.statistics import main_shares, paired, summary
-from tlkit.study.report.tidy import Runs
+from tlkit.study.report.statistics import main_shares, paired, summary, varies
+from tlkit.study.report.tidy import Factor, Runs
 
 
 def answer(runs: Runs, sizes: Shown | None) -> str:
@@ -19,39 +19,54 @@ def answer(runs: Runs, sizes: Shown | None) -> str:
     if not runs.factors:
         median = number(runs.frame["y"].median())
         return f"No factor has two levels, so nothing can be compared; median {runs.metric}: {median}."
-    shares = main_shares(runs)
-    first_key = most_important(runs)[0]
-    factor = next(factor for factor in runs.factors if factor.key == first_key)
-    means = summary(runs, [factor.key]).sort_values("mean", ascending=runs.lower)
+    if not varies(runs):
+        return f"{capital(runs.metric)} is {number(runs.frame['y'].iloc[0])} in every run: no level is the better one."
+    key = most_important(runs)[0]
+    factor = next(factor for factor in runs.factors if factor.key == key)
+    means = summary(runs, [key]).sort_values("mean", ascending=runs.lower)
     first, second = means.iloc[0], means.iloc[1]
-    table = differences(runs)
-    row = table[(table["factor"] == factor.column) & (table["against"] == str(second[factor.key]))].iloc[0]
-    share = (
-        f" (it explains {percent(shares[factor.key])} of the variance)"
-        if shares[factor.key] == shares[factor.key]
-        else ""
+    share = main_shares(runs)[key]
+    known = [] if pd.isna(first["low"]) else [f"95 % interval {number(first['low'])} to {number(first['high'])}"]
+    known += [] if pd.isna(share) else [f"the factor explains {percent(share)} of the variance"]
+    asked = runs.mapping.factors.get(runs.mapping.answer or "", "")
+    start = f"{asked} does not vary here, so nothing can be said of it. " if asked in runs.fixed else ""
+    start += (
+        f"{factor.label} = {first[key]} has the {'lowest' if runs.lower else 'highest'} mean {runs.metric}, "
+        f"{number(first['mean'])}{' (' + '; '.join(known) + ')' if known else ''}"
     )
-    start = (
-        f"{capital(factor.label)} = {first[factor.key]} has the {'lowest' if runs.lower else 'highest'} mean "
-        f"{runs.metric}, {_with_interval(first['mean'], first['low'], first['high'])}"
+    return capital(f"{start}; against the next best, {second[key]}, {_against(runs, factor, second[key])}") + (
+        _exceptions(runs, factor, str(first[key]), sizes)
     )
-    against = f"the next best, {second[factor.key]}, "
+
+
+def _against(runs: Runs, factor: Factor, level: object) -> str:
+    """Returns how much better the best level of a factor is than another one, and how sure that is."""
+    table = paired(runs, factor)
+    row = table[table["against"] == str(level)].iloc[0]
     if not row["pairs"]:
-        return f"{start}{share}; {against}has {number(second['mean'])}, but no run of one matches a run of the other."
+        return "no run of one matches a run of the other."
     change = f"{number(abs(row['difference']))} {'lower' if row['difference'] < 0 else 'higher'}"
+    between = f"95 % interval of the difference {cell(row['low'])} to {cell(row['high'])}; "
     sure = {
         "inconclusive": "inconclusive: the interval holds 0",
         "no interval": "one replicate: there is no interval",
-        "better": "better than random variation",
+        "better": "better than random variation" + (f", not corrected for {len(table)} comparisons" * (len(table) > 1)),
         "worse": "worse than it where they are matched",
     }[row["verdict"]]
-    if sizes and factor.key != runs.roles("size")[0].key and set(sizes.frame["best"]) != {str(first[factor.key])}:
-        sure += f"; but it is not the best for every {runs.roles('size')[0].label}, see the table"
-    between = f", 95 % interval {cell(row['low'])} to {cell(row['high'])}" if row["low"] == row["low"] else ""
     return (
-        f"{start}{share}; against {against}it is {change} in matched runs "
-        f"(difference {number(row['difference'])}{between}; "
+        f"it is {change} in matched runs ({between if row['low'] == row['low'] else ''}"
         f"better in {percent(row['probability_of_improvement'])} of {row['pairs']:,} pairs): {sure}."
+    )
+
+
+def _exceptions(runs: Runs, factor: Factor, best: str, sizes: Shown | None) -> str:
+    """Returns for which sizes of the target data set another level has the best mean; empty: for none."""
+    size = runs.role("size")
+    if sizes is None or size is None or factor == size:
+        return ""
+    others = sizes.frame.loc[sizes.frame["best"] != best, "size"]
+    return (
+        f" At {size.label} {', '.join(others)} another level has the best mean: see the table." if len(others) else ""
     )
 
 
@@ -88,18 +103,22 @@ def by_size(runs: Runs) -> Shown | None:
     }  # fmt: skip
     table = pd.DataFrame(rows).drop(columns="level") if rows else pd.DataFrame()
     shown = {name: heading for name, heading in headings.items() if name in table}
-    return Shown("best_by_size", f"Best {factor.label} for each {size.label}.", table, shown) if rows else None
+    return Shown("best_by_size", f"Best {factor.label} by {size.label}.", table, shown) if rows else None
 
 
 def most_important(runs: Runs) -> list[str]:
-    """Returns the keys of the factors: the one that the question is about first, then by share of variance."""
+    """Returns the keys of the factors: the one that the question is about first, then by share of variance.
+
+    Domains come last, unless asked for: where a network comes from and is to go is given, not chosen.
+    """
     shares = main_shares(runs) if runs.factors else {}
     asked = runs.factor(runs.mapping.answer)
-    return sorted(shares, key=lambda key: (not asked or key != asked.key, shares[key] != shares[key], -shares[key]))
+    domains = [factor.key for role in ("source", "target") for factor in runs.roles(role)]
 
+    def place(key: str) -> tuple[bool, bool, bool, float]:
+        return asked is None or key != asked.key, key in domains, shares[key] != shares[key], -shares[key]
 
-def _with_interval(mean: float, low: float, high: float) -> str:
-    return number(mean) if low != low else f"{number(mean)} (95 % interval {number(low)} to {number(high)})"
+    return sorted(shares, key=place)
 
 
 def caveats(runs: Runs, chosen: Runs) -> list[str]:
@@ -110,14 +129,9 @@ def caveats(runs: Runs, chosen: Runs) -> list[str]:
         chosen: those at the best nuisance setting.
     """
     said = [interval_text(runs)] if runs.replicated else []
-    if runs.fixed:
-        said.append("Fixed, so nothing is known beyond: " + "; ".join(f"{k}: {v}" for k, v in runs.fixed.items()) + ".")
-    else:
+    if not runs.fixed:
         said.append("What was fixed is not known: the mapping names nothing under `fixed`.")
     if len(chosen.factors) < len(runs.factors):
         names = ", ".join(factor.label for factor in runs.factors if factor not in chosen.factors)
-        said.append(
-            f"Nuisance factors ({names}) are set to the best value for each setting of the others, chosen by the same "
-            "metric that is compared: a little optimistic for what had more settings to choose from."
-        )
+        said.append(f"Nuisance factors ({names}) are at the best setting for each of the others, {chosen_by(runs)}.")
     return [*said, *(f"{capital(remark)}." for remark in runs.remarks)]

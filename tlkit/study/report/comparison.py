@@ -3,7 +3,7 @@
 import pandas as pd
 
 from tlkit.study.report import drawing
-from tlkit.study.report.section import Drawn, LeftOut, Section, Shown, number
+from tlkit.study.report.section import Drawn, LeftOut, Section, Shown, number, own_names
 from tlkit.study.report.statistics import configurations, paired, t_intervals, verdict
 from tlkit.study.report.tidy import Runs
 
@@ -81,8 +81,9 @@ def best(runs: Runs) -> Section | LeftOut:
     same = _of(runs, row, keys)
     others = ", ".join(number(value) for value in same["y"].sort_values(ascending=runs.lower))
     setting = ", ".join(f"{factor.label} {row[factor.key]}" for factor in runs.factors)
+    beside = f"All runs of that configuration: {others}" if len(same) > 1 else "There is no other of that configuration"
     text = [
-        f"The best single run has {number(row['y'])} ({setting}). All runs of that configuration: {others}. "
+        f"The best single run has {number(row['y'])} ({setting}). {beside}. "
         "The best of many runs is also the luckiest: its replicates say what to expect of it.",
         f"Best mean first, of {len(table):,} configurations. The best of many means is optimistic, too.",
     ]
@@ -91,7 +92,7 @@ def best(runs: Runs) -> Section | LeftOut:
     }  # fmt: skip
     if runs.replicated:
         headings["verdict"] = "the first against it"
-    columns = _own_names(runs, top)
+    columns = own_names(top, {factor.key: factor.column for factor in runs.factors})
     replicates = same.assign(replicate=same["r"] if "r" in same else "")[["replicate", "y"]].rename(
         columns={"y": "value"}
     )
@@ -106,11 +107,6 @@ def best(runs: Runs) -> Section | LeftOut:
         Shown("configurations", "", table.rename(columns=columns), rows=0),
     ]
     return Section(title, text, [], tables)
-
-
-def _own_names(runs: Runs, table: pd.DataFrame) -> dict[str, str]:
-    """Returns key -> name in the table from elsewhere; a factor that is called as a statistic says what it is."""
-    return {f.key: f"{f.column} (factor)" if f.column in table else f.column for f in runs.factors}
 
 
 def _of(runs: Runs, row: pd.Series, keys: list[str]) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """What it costs: seconds, joules and memory per epoch, the metric against cost with the Pareto front, scaling."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,46 +10,63 @@ from matplotlib.figure import Figure
 
 from tlkit.study.report import drawing
 from tlkit.study.report.main_effects import draw_lines, interval_text
-from tlkit.study.report.section import HEADINGS, Drawn, LeftOut, Section, Shown, capital
+from tlkit.study.report.section import Drawn, LeftOut, Section, Shown, capital, own_names
 from tlkit.study.report.statistics import pareto, summary
 from tlkit.study.report.tidy import Factor, Runs
 
 GIB = 2.0**30
 UNITS = {"seconds": "seconds", "joules": "joules", "memory": "peak memory (GiB)"}
 DASHES = ("-", "--", ":", "-.")
+UNCAPPED = ("none", "no", "off", "false", "uncapped", "0")
 
 
 def compute(runs: Runs) -> Section | LeftOut:
     """Returns seconds, joules and memory per epoch, by freeze strategy, precision, cap and batch size."""
     title = "What an epoch costs"
-    quantities = [name for name in UNITS if name in runs.frame]
     ways = [factor for name in ("batch_size", "freeze", "cap", "precision") if (factor := runs.role(name))]
+    ways = list(dict.fromkeys(ways))  # one factor may play several roles
+    per_epoch = "epochs" in runs.frame
+    frame = runs.frame.copy()
+    for name in UNITS:
+        if name in frame:
+            divisor = GIB if name == "memory" else frame["epochs"] if per_epoch else 1
+            frame[name] = (frame[name] / divisor).replace([np.inf, -np.inf], np.nan)
+    quantities = [name for name in UNITS if name in frame and frame[name].notna().any()]
     if not quantities or not ways:
         return LeftOut(
             title, "it needs a column `seconds`, `joules` or `memory`, and a factor in the role `freeze`, `precision`, "
             "`cap` or `batch_size`",
         )  # fmt: skip
-    per_epoch = "epochs" in runs.frame
-    frame = runs.frame.copy()
-    for name in quantities:
-        divisor = GIB if name == "memory" else frame["epochs"] if per_epoch else 1
-        frame[name] = frame[name] / divisor
     marked = runs.with_frame(frame)
     each = "an epoch" if per_epoch else "a whole run; there is no column `epochs` to divide by"
     text = [f"Seconds and joules of {each}; mean. {interval_text(runs)}"]
     absent = [name for name in UNITS if name not in quantities]
     if absent:
         text.append(f"Left out, there is no such column: {', '.join(absent)}.")
-    tables = []
-    for name in quantities:
-        table = summary(marked, [factor.key for factor in ways], name)
-        table.insert(0, "quantity", UNITS[name] + (" per epoch" if per_epoch and name != "memory" else ""))
-        tables.append(table.rename(columns={factor.key: factor.label for factor in ways}))
-    everything = pd.concat(tables, ignore_index=True)
-    headings = {name: HEADINGS.get(name, name) for name in everything.columns if name != "replicates"}
     figure = _draw_compute(marked, quantities, ways, per_epoch)
     drawn = Drawn("compute", f"By {', '.join(factor.label for factor in ways)}.", figure)
-    return Section(title, text, [drawn], [Shown("compute", "", everything, headings, rows=60)])
+    return Section(title, text, [drawn], [_compute_table(marked, quantities, ways, per_epoch)])
+
+
+def _unit(quantity: str, per_epoch: bool) -> str:
+    """Returns what a quantity is called where its values are."""
+    return UNITS[quantity] + (" per epoch" if per_epoch and quantity != "memory" else "")
+
+
+def _compute_table(runs: Runs, quantities: list[str], ways: list[Factor], per_epoch: bool) -> Shown:
+    """Returns one row per combination: of each quantity the mean with its interval, and the median."""
+    keys = [factor.key for factor in ways]
+    parts = [runs.frame.groupby(keys, observed=True).size().rename("runs")]
+    headings = {"runs": "runs"}
+    for quantity in quantities:
+        name = _unit(quantity, per_epoch)
+        names = {"mean": name, "low": f"{name} low", "high": f"{name} high", "median": f"{name} median"}
+        parts.append(summary(runs, keys, quantity).set_index(keys)[list(names)].rename(columns=names))
+        headings |= {name: name, f"{name} low": "95 % low", f"{name} high": "95 % high"}
+    table = pd.concat(parts, axis=1).reset_index()
+    names = own_names(table, {factor.key: factor.label for factor in ways})
+    headings = {names[factor.key]: factor.label for factor in ways} | headings
+    return Shown("compute", "Means with intervals.", table.rename(columns=names), headings, rows=60)
 
 
 def _draw_compute(runs: Runs, quantities: list[str], ways: list[Factor], per_epoch: bool) -> Figure:
@@ -69,8 +87,7 @@ def _draw_compute(runs: Runs, quantities: list[str], ways: list[Factor], per_epo
         part = runs.frame[runs.frame[precision.key] == level] if precision else runs.frame
         last = place % columns == columns - 1 or place == len(axes) - 1
         _draw_cost(panel, runs.with_frame(part), x, colour, dash, quantity, last)
-        unit = UNITS[quantity] + (" per epoch" if per_epoch and quantity != "memory" else "")
-        panel.set_ylabel(unit)
+        panel.set_ylabel(_unit(quantity, per_epoch))
         panel.set_title(drawing.short(f"{precision.label}: {level}", 50) if precision else "")
     drawing.from_zero(axes)
     return figure
@@ -85,7 +102,7 @@ def _draw_cost(
     handles, names = [], []
     shades = drawing.colours(colour) if colour else {None: drawing.OKABE_ITO[0]}
     for level, shade in shades.items():
-        for place, style in enumerate(dash.levels if dash else [None]):
+        for place, style in enumerate(_styles(runs, dash)):
             part = table if level is None or colour is None else table[table[colour.key] == level]
             part = part if dash is None else part[part[dash.key] == style]
             if part.empty:
@@ -98,12 +115,21 @@ def _draw_cost(
         drawing.legend(panel, handles, names, colour.label + (f", {dash.label}" if dash else ""))
 
 
+def _styles(runs: Runs, dash: Factor | None) -> Sequence[str | None]:
+    """Returns the levels that have a line style each: uncapped is solid, and the lower the cap the more broken."""
+    if dash is None:
+        return [None]
+    levels = dash.levels[::-1] if dash == runs.role("cap") and dash.ordered else dash.levels
+    return sorted(levels, key=lambda level: dash == runs.role("cap") and level.lower() not in UNCAPPED)
+
+
 def front(runs: Runs) -> Section | LeftOut:
     """Returns the metric against joules (else seconds), every configuration, with the Pareto front."""
-    cost = next((name for name in ("joules", "seconds") if name in runs.frame), None)
+    costs = [name for name in ("joules", "seconds") if name in runs.frame]
+    cost = next((name for name in costs if runs.mapping.columns[name][0] != runs.mapping.metric), None)
     title = "Metric against cost"
     if cost is None or not runs.factors:
-        return LeftOut(title, "it needs a column `joules` or `seconds`")
+        return LeftOut(title, "it needs a column `joules` or `seconds` that is not the metric")
     keys = [factor.key for factor in runs.factors]
     table = runs.frame.dropna(subset=[cost]).groupby(keys, observed=True)[["y", cost]].mean().reset_index()
     if table.empty:
@@ -127,11 +153,11 @@ def front(runs: Runs) -> Section | LeftOut:
     text = ["Each point is a configuration, its mean over replicates. Black: the Pareto front, beaten by none in both."]
     if cost == "seconds":
         text.append("There is no column `joules`: seconds stand for the cost.")
-    names = {f.key: f.label for f in runs.factors} | {"y": runs.metric, cost: UNITS[cost]}
-    shown = chosen.rename(columns=names)
-    headings = {name: name for name in shown.columns if name != "on_front"}
+    labels = {cost: UNITS[cost], "y": runs.metric} | {f.key: f.label for f in runs.factors}
+    names = own_names(table, labels)
+    headings = {names[column]: labels[column] for column in chosen if column in labels}
     tables = [
-        Shown("pareto", "The front, cheapest first.", shown, headings, rows=15),
+        Shown("pareto", "The front, cheapest first.", chosen.rename(columns=names), headings, rows=15),
         Shown("metric_and_cost", "", table.rename(columns=names), rows=0),
     ]
     return Section(title, text, [Drawn("pareto", capital(f"{runs.metric} against {UNITS[cost]}."), figure)], tables)
@@ -173,6 +199,9 @@ def scaling(runs: Runs) -> Section | LeftOut:
         "Efficiency: speed-up against the smallest setting, over how many times more workers × threads were used; 1 is "
         f"perfect. {interval_text(runs)}"
     ]
-    table = table.rename(columns={f.key: f.label for f in keys} | {"mean": "wall_seconds"})
-    headings = {name: HEADINGS.get(name, name.replace("_", " ")) for name in table.columns if name != "median"}
+    table = table.rename(columns={"mean": "wall_seconds"})
+    names = own_names(table, {f.key: f.label for f in keys})
+    headings = {names[f.key]: f.label for f in keys} | {"wall_seconds": "execution time (s)"}
+    headings |= {"low": "95 % low", "high": "95 % high", "speed_up": "speed-up"} | {name: name for name in shown}
+    table = table.rename(columns=names)
     return Section(title, text, [Drawn("scaling", "Over workers.", figure)], [Shown("scaling", "", table, headings)])

@@ -16,6 +16,7 @@ from tlkit.study.report.tidy import Factor, Runs
 
 MOST_BINS, FEWEST_BINS = 40, 8
 DECADES = 30.0  # the 99th percentile over the 1st beyond which the axis is logarithmic
+FEWEST_VALUES = 10  # of a density; one of fewer is a spike or a guess
 CELLS = 60  # small multiples that can still be read
 
 
@@ -63,7 +64,7 @@ class _Scale:
     def density(self, values: Any) -> tuple[Any, Any] | None:
         """Returns x and density; None where there are too few different values for one."""
         inside = np.log10(values) if self.log else np.asarray(values)
-        if len(np.unique(inside)) < 3:
+        if len(np.unique(inside)) < FEWEST_VALUES:
             return None
         low, high = (np.log10(self.low), np.log10(self.high)) if self.log else (self.low, self.high)
         grid = np.linspace(low, high, 200)
@@ -86,6 +87,7 @@ def _draw_factors(runs: Runs, scale: _Scale) -> Figure:
         for row, level in enumerate(reversed(factor.levels)):
             values = runs.frame.loc[runs.frame[factor.key] == level, "y"].to_numpy()
             _ridge(panel, values, scale, row, shades[level])
+            _count(panel, values, ("axes fraction", "data"), (1, row + 0.4), (3, 0), ha="left", va="center")
         names = [drawing.short(level, 18) for level in reversed(factor.levels)]
         panel.set_yticks(range(len(names)), names)
         panel.set_ylim(-0.1, len(names))
@@ -105,10 +107,13 @@ def _ridge(panel: Axes, values: Any, scale: _Scale, row: float, colour: Any) -> 
     if density is not None:
         panel.plot(density[0], row + 0.85 * density[1] / top, color=colour, linewidth=1.3)
     panel.vlines(np.median(values), row, row + 0.3, color="black", linewidth=1.5)
-    panel.annotate(
-        f"n {len(values):,}", (1, row + 0.5), (-2, 0), xycoords=("axes fraction", "data"),
-        textcoords="offset points", ha="right", fontsize=7, color="#555555",
-    )  # fmt: skip
+
+
+def _count(
+    panel: Axes, values: Any, coords: Any, at: tuple[float, float], shift: tuple[float, float], **look: Any
+) -> None:
+    """Writes the number of runs where no histogram is: beside a row, or above it."""
+    panel.annotate(f"n {len(values):,}", at, shift, coords, "offset points", fontsize=7, color="#555555", **look)
 
 
 def _pairs(runs: Runs) -> list[tuple[Factor, Factor]]:
@@ -126,14 +131,15 @@ def _draw_pair(runs: Runs, rows: Factor, columns: Factor, scale: _Scale) -> Figu
     shape = len(rows.levels), len(columns.levels)
     figure = Figure(figsize=(drawing.WIDTH, 0.6 + max(0.75, min(1.7, 6 / shape[0])) * shape[0]), layout="constrained")
     grid: Any = figure.subplots(*shape, sharex=True, squeeze=False)
-    everything = runs.frame["y"].to_numpy()
+    background = scale.density(runs.frame["y"].to_numpy())
     for i, j in np.ndindex(*shape):
         panel = grid[i, j]
         cell = (runs.frame[rows.key] == rows.levels[i]) & (runs.frame[columns.key] == columns.levels[j])
-        background, values = scale.density(everything), runs.frame.loc[cell, "y"].to_numpy()
+        values = runs.frame.loc[cell, "y"].to_numpy()
         if background is not None:
             panel.fill_between(background[0], 0.85 * background[1] / background[1].max(), color="#E6E6E6", linewidth=0)
         _ridge(panel, values, scale, 0.0, drawing.OKABE_ITO[0])
+        _count(panel, values, "axes fraction", (1, 1), (-2, 1), ha="right", va="top")
         panel.set_yticks([])
         panel.set_ylim(0, 1)
         scale.apply(panel)
@@ -171,7 +177,8 @@ def tails(runs: Runs) -> Section | LeftOut:
         return LeftOut("Tail risk", "no factor has two levels")
     limit, given = threshold(runs)
     worse = "above" if runs.lower else "below"
-    origin = "as the mapping gives it" if given else "the worst quarter of all runs, as the mapping names no threshold"
+    origin = "as given" if given else "the worst quarter of all runs, as no threshold is given"
+    named = f"{limit:g}".replace("-", "−") if given else number(limit)
     table = tail_risk(runs, limit)
     figure, axes = drawing.panels(len(runs.factors), height=2.5, sharey=True)
     for panel, factor in zip(axes, runs.factors, strict=True):
@@ -180,19 +187,18 @@ def tails(runs: Runs) -> Section | LeftOut:
         drawing.level_axis(panel, factor)
         drawing.with_intervals(panel, rows, factor, value="fraction", color=drawing.OKABE_ITO[1], linestyle="")
         panel.axhline(100 * (table["fraction"] * table["n"]).sum() / table["n"].sum(), color=drawing.GREY, linewidth=1)
-    figure.supylabel(f"models worse than {number(limit)} (%)", fontsize=9)
+    figure.supylabel(f"models worse than {named} (%)", fontsize=9)
     drawing.from_zero(axes)
     text = [
-        f"How likely is a bad model? A model is worse if its {runs.metric} is {worse} {number(limit)} ({origin}). "
+        f"How likely is a bad model? A model is worse if its {runs.metric} is {worse} {named} ({origin}). "
         "Grey: the fraction of all models. Interval: "
-        + ("Student's t over replicates." if runs.replicated else "Wilson's over runs, which ignores replication.")
+        + ("Student's t over replicates; where these agree, " if runs.replicated else "")
+        + "Wilson's over runs, which ignores replication."
     ]
     headings = {
         "label": "factor", "level": "level", "n": "runs", "fraction": "fraction worse", "low": "95 % low",
         "high": "95 % high",
     }  # fmt: skip
-    shown = Shown(
-        "tail_risk", f"Fraction of models worse than {number(limit)}.", table.assign(threshold=limit), headings
-    )
+    shown = Shown("tail_risk", f"Fraction of models worse than {named}.", table.assign(threshold=limit), headings)
     drawn = Drawn("tail_risk", "Fraction of models worse than the threshold, per level.", figure)
     return Section("Tail risk", text, [drawn], [shown])

@@ -4,7 +4,7 @@ import pandas as pd
 
 from tlkit.study.report import drawing
 from tlkit.study.report.main_effects import interval_text
-from tlkit.study.report.section import Drawn, LeftOut, Section, Shown, capital
+from tlkit.study.report.section import Drawn, LeftOut, Section, Shown, capital, own_names
 from tlkit.study.report.statistics import summary
 from tlkit.study.report.tidy import Runs
 
@@ -33,7 +33,8 @@ def domain_matrix(runs: Runs) -> Section | LeftOut:
         wide = means.pivot(index=source.key, columns=target.key, values="mean")
         gain = column == "gain"
         drawing.heat_map(panel, wide, source, target, name, diverging=gain, low_is_good=runs.lower and not gain)
-        part = means.assign(what=name).rename(columns={source.key: source.label, target.key: target.label})
+        part = means.assign(what=name)
+        part = part.rename(columns=own_names(part, {source.key: source.label, target.key: target.label}))
         table = pd.concat([table, part], ignore_index=True)
     caption = f"{capital(runs.metric)}: {source.label} down, {target.label} across."
     return Section(title, text, [Drawn("domains", caption, figure)], [Shown("domains", "", table, rows=0)])
@@ -52,13 +53,14 @@ def forgetting(runs: Runs) -> Section | LeftOut:
     for panel, factor in zip(axes, runs.factors, strict=True):
         means = summary(marked, [factor.key], "forgotten")
         drawing.level_axis(panel, factor)
-        drawing.with_intervals(panel, means, factor, color=drawing.OKABE_ITO[3])
+        line = "-" if factor.ordered else ""
+        drawing.with_intervals(panel, means, factor, color=drawing.OKABE_ITO[3], linestyle=line)
         panel.axhline(0, color="black", linewidth=0.8)
         part = means.rename(columns={factor.key: "level"}).astype({"level": str})
         part.insert(0, "factor", factor.column)
         part.insert(1, "label", factor.label)
         parts.append(part)
-    figure.supylabel("forgotten on the source domain", fontsize=9)
+    figure.supylabel("forgotten on the source domain (in the metric's unit)", fontsize=9)
     headings = {
         "label": "factor",
         "level": "level",
@@ -68,8 +70,8 @@ def forgetting(runs: Runs) -> Section | LeftOut:
         "high": "95 % high",
     }
     text = [
-        f"How much worse {runs.metric} on the source domain is after the transfer than before; positive: forgotten, "
-        f"in the metric's unit. {interval_text(runs)}"
+        "How much worse the metric on the source domain is after the transfer than before, in its own unit; positive: "
+        f"forgotten. {interval_text(runs)}"
     ]
     drawn = Drawn("forgetting", "Loss of the source domain per level of each factor.", figure)
     return Section(title, text, [drawn], [Shown("forgetting", "", pd.concat(parts, ignore_index=True), headings)])

@@ -1,5 +1,6 @@
 """How all figures look: colours per level, axes of levels, intervals, heat maps; names as they are written."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from textwrap import wrap
@@ -10,13 +11,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 
 from tlkit.study.report.tidy import Factor, Runs
 
 WIDTH = 11.0  # inches; the page shows it 1,100 px wide
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333", "#8C6D31")
 GREY = "#999999"
+FONT = "DejaVu Sans"
 STYLE: dict[Any, Any] = {
+    "font.family": FONT,
     "text.parse_math": False,  # a $ in a column's name is a $
     "font.size": 9,
     "axes.titlesize": 10,
@@ -36,8 +40,18 @@ STYLE: dict[Any, Any] = {
 @contextmanager
 def style() -> Iterator[None]:
     """Draws and saves everything inside in the report's style."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font")  # `unknown_signs` says so once
         yield
+
+
+def unknown_signs(runs: Runs) -> str:
+    """Returns which signs of names the figures cannot show, as a sentence; empty: none."""
+    names = [runs.metric, *(name for factor in runs.factors for name in (factor.label, *factor.levels))]
+    known = get_font(findfont(FONT)).get_charmap()
+    signs = sorted({sign for name in names for sign in name if ord(sign) not in known})
+    told = " ".join(sign if sign.isprintable() else f"U+{ord(sign):04X}" for sign in signs)
+    return f"figures show a box for what the font {FONT} has not: {told}" if signs else ""
 
 
 def panels(count: int, columns: int = 3, height: float = 3.0, **options: Any) -> tuple[Figure, list[Axes]]:
@@ -52,9 +66,9 @@ def panels(count: int, columns: int = 3, height: float = 3.0, **options: Any) ->
 
 
 def colours(factor: Factor) -> dict[str, Any]:
-    """Returns level -> colour: numbers from dark to light, words apart from each other (Okabe and Ito 2008)."""
+    """Returns level -> colour: a scale from dark to light, words apart from each other (Okabe and Ito 2008)."""
     count = len(factor.levels)
-    if factor.numeric or count > len(OKABE_ITO):
+    if factor.ordered or count > len(OKABE_ITO):
         shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, count))
         return dict(zip(factor.levels, shades, strict=True))
     return dict(zip(factor.levels, OKABE_ITO, strict=False))

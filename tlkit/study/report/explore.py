@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from tlkit.study.report.section import Shown
-from tlkit.study.report.tidy import Runs
+from tlkit.study.report.tidy import Runs, exact
 
 GIB = 2.0**30
 
@@ -31,7 +31,7 @@ def page_data(runs: Runs, shown_first: list[str]) -> str:
             {
                 "label": factor.label,
                 "levels": factor.levels,
-                "numeric": factor.numeric,
+                "ordered": factor.ordered,
                 "codes": frame[factor.key].cat.codes.tolist(),
             }
             for factor in runs.factors
@@ -57,7 +57,7 @@ def _numbers(column: pd.Series) -> list[float | None]:
 
 def runs_table(runs: Runs) -> Shown:
     """Returns all runs as the page's table has them."""
-    names = {factor.key: factor.column for factor in runs.factors} | {"y": runs.mapping.metric}
+    names = {exact(runs.frame, factor): factor.column for factor in runs.factors} | {"y": runs.mapping.metric}
     if runs.mapping.replicate and "r" in runs.frame:
         names["r"] = runs.mapping.replicate
     extra = [name for name in (*EXTRA, "run") if name in runs.frame]

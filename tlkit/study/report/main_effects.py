@@ -31,7 +31,9 @@ def main_effects(runs: Runs, chosen: Runs) -> Section | LeftOut:
         table = pd.concat([table, everything[everything["factor"].isin(nuisance)]], ignore_index=True)
     text = [
         "Each point is the mean over all other factors, with its 95 % interval; the tick is the median. "
-        + interval_text(chosen),
+        + interval_text(chosen)
+        + " Two levels are compared by their paired differences: what all runs of a replicate share cancels there."
+        * chosen.replicated,
         "Share of variance: η² = sum of squares of the factor (type II, main effects) over the sum about the mean.",
     ]
     if nuisance:
@@ -74,7 +76,7 @@ def draw_effects(runs: Runs, table: pd.DataFrame) -> Figure:
     for panel, factor in zip(axes, runs.factors, strict=True):
         rows = table[table["factor"] == factor.column].rename(columns={"level": factor.key})
         drawing.level_axis(panel, factor)
-        drawing.with_intervals(panel, rows, factor, color=drawing.OKABE_ITO[0])
+        drawing.with_intervals(panel, rows, factor, color=drawing.OKABE_ITO[0], linestyle="-" if factor.ordered else "")
         at = [factor.levels.index(level) for level in rows[factor.key]]
         panel.plot(at, rows["median"], "_", color=drawing.OKABE_ITO[1], markersize=11, markeredgewidth=1.6)
         share = rows["eta_squared"].iloc[0]
@@ -134,7 +136,7 @@ def _draw_shares(runs: Runs, pairs: pd.DataFrame) -> Figure:
     bars = [(factor.label, main[factor.key], drawing.OKABE_ITO[0]) for factor in runs.factors]
     strongest = pairs.dropna().head(8)
     bars += [
-        (f"{drawing.short(a, 20)} × {drawing.short(b, 20)}", share, drawing.OKABE_ITO[4])
+        (f"{drawing.short(a, 26)} × {drawing.short(b, 26)}", share, drawing.OKABE_ITO[4])
         for a, b, share in strongest.itertuples(index=False)
     ]
     bars = sorted(((name, share, colour) for name, share, colour in bars if share == share), key=lambda bar: bar[1])
@@ -143,7 +145,7 @@ def _draw_shares(runs: Runs, pairs: pd.DataFrame) -> Figure:
     axes.barh(at, [100 * share for _, share, _ in bars], color=[colour for *_, colour in bars], height=0.7)
     for y, (_, share, _) in zip(at, bars, strict=True):
         axes.annotate(percent(share), (100 * share, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
-    axes.set_yticks(at, [drawing.short(name, 44) for name, *_ in bars])
+    axes.set_yticks(at, [drawing.short(name, 56) for name, *_ in bars])
     axes.set(xlabel="share of variance η² (%)", title="factors (blue) and pairs beyond them (orange)")
     axes.margins(x=0.12)
     axes.grid(False, axis="y")
@@ -158,7 +160,7 @@ def _draw(runs: Runs, pairs: list[tuple[Factor, Factor]]) -> Figure:
     return figure
 
 
-def draw_lines(panel: Axes, runs: Runs, x: Factor, lines: Factor, column: str = "y") -> None:
+def draw_lines(panel: Axes, runs: Runs, x: Factor, lines: Factor, column: str = "y", named: bool = True) -> None:
     """Draws the mean with its interval over one factor, one line per level of another.
 
     Args:
@@ -167,6 +169,7 @@ def draw_lines(panel: Axes, runs: Runs, x: Factor, lines: Factor, column: str = 
         x: the factor along x.
         lines: the other.
         column: what is averaged.
+        named: whether there is a legend.
     """
     drawing.level_axis(panel, x, room=44)
     table = summary(runs, [x.key, lines.key], column)
@@ -176,4 +179,5 @@ def draw_lines(panel: Axes, runs: Runs, x: Factor, lines: Factor, column: str = 
         if len(part):
             handles.append(drawing.with_intervals(panel, part, x, shift=shift, color=shades[level]))
             seen.append(level)
-    drawing.legend(panel, handles, seen, lines.label)
+    if named:
+        drawing.legend(panel, handles, seen, lines.label)

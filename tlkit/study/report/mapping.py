@@ -1,8 +1,11 @@
 """What the columns of a table mean: the mapping that a report is made with."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from tlkit.study.spec import Range
 
 FACTOR_ROLES = {
     "size": "size of the target data set; one line each",
@@ -22,6 +25,7 @@ NUMBER_ROLES = {
     "before": "metric on the target domain before the transfer",
     "source_before": "metric on the source domain before the transfer",
     "source_after": "metric on the source domain after the transfer",
+    "selected_by": "validation value that nuisance settings are chosen by",
     "train_loss": "training loss of the selected checkpoint",
     "val_loss": "validation loss of the selected checkpoint",
     "epochs": "epochs of the run; seconds and joules are divided by it",
@@ -53,7 +57,10 @@ class TableMapping:
         threshold: value of the metric beyond which a model is unacceptable; None: that of the worst quarter of all.
         fixed: name -> value of what was not varied; the caveats.
         columns: role -> column, see `ROLES`; ``over`` has several.
+        selected_mode: whether less or more of the role ``selected_by`` is better; None: as of the metric.
+        ranges: nuisance factor -> the range that it was searched in.
         curves: CSV or Parquet with columns run, epoch, value: the training curves.
+        curves_label: what their value is; empty: the metric.
         missing: what the mapping names and the table does not have, one sentence each.
     """
 
@@ -70,5 +77,8 @@ class TableMapping:
     threshold: float | None = None
     fixed: dict[str, str] = field(default_factory=dict)
     columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    selected_mode: Literal["min", "max"] | None = None
+    ranges: Mapping[str, Range] = field(default_factory=dict)
     curves: Path | None = None
+    curves_label: str = ""
     missing: tuple[str, ...] = ()

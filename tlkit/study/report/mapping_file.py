@@ -47,6 +47,7 @@ class _Check:
     def __init__(self, columns: Collection[str], faults: list[Fault]) -> None:
         self.columns, self.faults = columns, faults
         self.missing: list[str] = []
+        self.selected_mode: Literal["min", "max"] | None = None
 
     def fault(self, node: Node, path: str, message: str) -> None:
         self.faults.append(Fault(node.line, path, message))
@@ -70,6 +71,9 @@ class _Check:
         replicate = self._text(given, "replicate")
         if replicate and not self._exists(replicate, given["replicate"], "replicate"):
             replicate = None
+        for role, column in (("metric", metric), ("replicate", replicate)):
+            if column in factors:
+                self.fault(given[role], role, f"expected a column that is no factor, got '{column}'")
         curves = self._text(given, "curves")
         return TableMapping(
             metric=metric,
@@ -85,6 +89,7 @@ class _Check:
             threshold=self._number(given, "threshold"),
             fixed=self._labels(given, "fixed"),
             columns=self._roles(given.get("columns"), factors, kept),
+            selected_mode=self.selected_mode,
             curves=folder / curves if curves else None,
             missing=tuple(self.missing),
         )
@@ -178,6 +183,8 @@ class _Check:
         roles: dict[str, tuple[str, ...]] = {}
         for role, child in node.children.items():
             path = f"columns.{role}"
+            if role == "selected_by":
+                child = self._selected_by(child, path)
             if child.value is None:
                 continue
             if role not in ROLES:
@@ -189,6 +196,17 @@ class _Check:
             elif self._exists(str(child.value), child, path):
                 roles[role] = (str(child.value),)
         return {role: columns for role, columns in roles.items() if columns}
+
+    def _selected_by(self, node: Node, path: str) -> Node:
+        """Returns the column of a role that may have a mode of its own, and notes that."""
+        parts = node.children
+        if not isinstance(parts, dict):
+            return node
+        if set(parts) != {"column", "mode"} or parts["mode"].value not in ("min", "max"):
+            self.fault(node, path, f"expected a column, or {{column: NAME, mode: min or max}}, got {node.value!r}")
+            return Node(node.line, None)
+        self.selected_mode = "min" if parts["mode"].value == "min" else "max"
+        return parts["column"]
 
     def _exists(self, column: str, node: Node, path: str) -> bool:
         if column in self.columns:

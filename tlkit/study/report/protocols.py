@@ -1,12 +1,17 @@
 """The metric over what a protocol sets, one line per target size; protocols against each other; overfitting."""
 
+import re
+
 import pandas as pd
+from matplotlib.figure import Figure
 
 from tlkit.study.report import drawing
 from tlkit.study.report.main_effects import draw_lines, interval_text
-from tlkit.study.report.section import HEADINGS, Drawn, LeftOut, Section, Shown
+from tlkit.study.report.section import HEADINGS, Drawn, LeftOut, Section, Shown, own_names
 from tlkit.study.report.statistics import summary
 from tlkit.study.report.tidy import Factor, Runs
+
+HEADINGS_OF_ALL = {"mean": "mean of all", "low": HEADINGS["low"], "high": HEADINGS["high"]}
 
 
 def over_factors(runs: Runs) -> Section | LeftOut:
@@ -17,23 +22,28 @@ def over_factors(runs: Runs) -> Section | LeftOut:
         return LeftOut(title, "it needs the roles `over` and `size`, factors with two levels or more each")
     panel = runs.role("panel")
     figures, tables = [], []
-    for x in over:
+    for place, x in enumerate(over, 1):
         split = panel if panel not in (None, x, size) else None
-        levels: list[str | None] = list(split.levels) if split else [None]
-        figure, axes = drawing.panels(len(levels), columns=2, height=3.6, sharey=True)
-        for axis, level in zip(axes, levels, strict=True):
-            part = runs.with_frame(runs.frame[runs.frame[split.key] == level]) if split and level else runs
-            draw_lines(axis, part, x, size)
-            axis.set_ylabel(drawing.better(runs))
-            if split:
-                axis.set_title(drawing.short(f"{split.label}: {level}", 60))
+        name = f"over_{place}_{re.sub('[^a-z0-9]+', '_', x.label.lower()).strip('_')[:40]}"
         keys = [x, size, *([split] if split else [])]
-        figures.append(Drawn(f"over_{x.key}", f"{x.label}: one line per {size.label}.", figure))
-        tables.append(Shown(f"over_{x.key}", "", _named(summary(runs, [f.key for f in keys]), keys), rows=0))
+        figures.append(Drawn(name, f"Over {x.label}; one line per level of {size.label}.", _draw(runs, x, size, split)))
+        tables.append(Shown(name, "", _named(summary(runs, [f.key for f in keys]), keys), rows=0))
     names = [factor.label for factor in runs.factors if factor not in (*over, size, panel)]
     rest = f" over {', '.join(names)}" if names else ""
     text = [f"Mean {runs.metric}{rest}. {interval_text(runs)}"]
     return Section(title, text, figures, tables)
+
+
+def _draw(runs: Runs, x: Factor, size: Factor, split: Factor | None) -> Figure:
+    levels: list[str | None] = list(split.levels) if split else [None]
+    figure, axes = drawing.panels(len(levels), columns=2, height=3.6, sharey=True)
+    for place, (axis, level) in enumerate(zip(axes, levels, strict=True)):
+        part = runs.with_frame(runs.frame[runs.frame[split.key] == level]) if split and level else runs
+        draw_lines(axis, part, x, size, named=place % 2 == 1 or place == len(levels) - 1)
+        axis.set_ylabel(drawing.better(runs) if place % 2 == 0 else "")
+        if split:
+            axis.set_title(drawing.short(f"{split.label}: {level}", 60))
+    return figure
 
 
 def protocols(runs: Runs) -> Section | LeftOut:
@@ -45,7 +55,7 @@ def protocols(runs: Runs) -> Section | LeftOut:
     draw_lines(axes[0], runs, size, protocol)
     axes[0].set_ylabel(drawing.better(runs))
     table = _named(summary(runs, [protocol.key, size.key]), [protocol, size])
-    headings = {name: HEADINGS.get(name, name) for name in table.columns if name != "replicates"}
+    headings = {name: HEADINGS.get(name, name) for name in table if name != "replicates"}
     drawn = Drawn("protocols", f"One line per {protocol.label}.", figure)
     return Section(
         "Protocols against each other", [interval_text(runs)], [drawn], [Shown("protocols", "", table, headings)]
@@ -66,16 +76,18 @@ def overfitting(runs: Runs) -> Section | LeftOut:
     parts = []
     for column in ("train_loss", "val_loss", "difference"):
         means = summary(marked, [rows.key], column).set_index(rows.key)
-        part = pd.DataFrame({rows.label: means.index.astype(str), "loss": column.replace("_", " ")})
+        part = pd.DataFrame({rows.key: means.index.astype(str), "loss": column.replace("_", " ")})
         if size:
             cells = summary(marked, [rows.key, size.key], column).pivot(index=rows.key, columns=size.key, values="mean")
             for level in cells:
-                part[str(level)] = cells[level].reindex(means.index).to_numpy()
+                part[size.levels.index(str(level))] = cells[level].reindex(means.index).to_numpy()
         part["mean"], part["low"], part["high"] = (means[name].to_numpy() for name in ("mean", "low", "high"))
         parts.append(part)
     order = {level: place for place, level in enumerate(rows.levels)}
-    table = pd.concat(parts).sort_values(rows.label, key=lambda c: c.map(order), kind="stable", ignore_index=True)
-    headings = {name: HEADINGS.get(name, name) for name in table.columns} | {"mean": "mean of all"}
+    table = pd.concat(parts).sort_values(rows.key, key=lambda c: c.map(order), kind="stable", ignore_index=True)
+    labels = {rows.key: rows.label} | {place: level for place, level in enumerate(size.levels if size else ())}
+    table = table.rename(columns=own_names(table, {column: labels[column] for column in table if column in labels}))
+    headings = {name: name for name in table} | HEADINGS_OF_ALL
     figure, axes = drawing.panels(1, height=3.2)
     drawing.level_axis(axes[0], rows)
     names = ["train_loss", "val_loss", "difference"]
@@ -89,11 +101,11 @@ def overfitting(runs: Runs) -> Section | LeftOut:
         "How far a network has adapted to its training images: the loss on them, on validation images, and the "
         f"difference. {interval_text(runs)}"
     ]
-    caption = f"Mean losses, one column per {size.label}." if size else "Mean losses."
+    caption = f"Mean losses, one column per level of {size.label}." if size else "Mean losses."
     drawn = Drawn("overfitting", "Training and validation loss, mean over all else.", figure)
     return Section("Overfitting", text, [drawn], [Shown("overfitting", caption, table, headings)])
 
 
 def _named(table: pd.DataFrame, factors: list[Factor]) -> pd.DataFrame:
     """Returns a summary under the labels of its factors."""
-    return table.rename(columns={f.key: f"{f.label} (factor)" if f.label in table else f.label for f in factors})
+    return table.rename(columns=own_names(table, {f.key: f.label for f in factors}))

@@ -1,5 +1,6 @@
 """What a report is made of: sections of text, figures and tables, or the reason why one is left out."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,8 +46,12 @@ class Shown:
     def cells(self) -> list[dict[str, str]]:
         """Returns what the page shows, row by row: column -> text."""
         frame = self.frame[list(self.headings)].head(len(self.frame) if self.rows is None else self.rows)
+        formats: list[Callable[[object], str]] = []
+        for column in frame:
+            interval = formats and column.endswith(("low", "high"))  # as precise as what it is the interval of
+            formats.append(formats[-1] if interval else _format(frame[column]))
         rows = frame.itertuples(index=False, name=None)
-        return [dict(zip(self.headings, map(cell, row), strict=True)) for row in rows]
+        return [{column: show(value) for column, show, value in zip(frame, formats, row, strict=True)} for row in rows]
 
     def numeric(self, column: str) -> bool:
         """Returns whether a column holds numbers, which stand right."""
@@ -83,6 +88,40 @@ class LeftOut:
     reason: str
 
 
+def own_names(frame: pd.DataFrame, names: Mapping[str, str]) -> dict[str, str]:
+    """Returns column -> name of its own; one that another column has already says what it is.
+
+    Args:
+        frame: a table.
+        names: column -> name, where it is to have another one; ``y`` is the metric, the others are factors.
+    """
+    taken = {column for column in frame if column not in names}
+    own = {}
+    for column, name in names.items():
+        while name in taken:
+            name += " (metric)" if column == "y" else " (factor)"
+        taken.add(name)
+        own[column] = name
+    return own
+
+
+def _format(column: pd.Series) -> Callable[[object], str]:
+    """Returns how the numbers of a column are shown: with equal decimals, so that they can be compared at a glance.
+
+    The upper quartile has four significant digits, or up to two more, so that the smallest has one; where that is not
+    enough, each number has decimals of its own.
+    """
+    sizes = column.abs() if pd.api.types.is_float_dtype(column) else pd.Series(dtype=float)
+    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+    if sizes.empty:
+        return cell
+    large, small = (int(np.floor(np.log10(sizes.quantile(q, "higher")))) for q in (0.75, 0))
+    needed, wanted = 3 - large, -small
+    if wanted > needed + 2 or not -5 <= needed <= 8:
+        return cell
+    return lambda value: _signed(f"{value:,.{max(0, needed, wanted)}f}") if pd.notna(value) else cell(value)
+
+
 def cell(value: object) -> str:
     """Returns a value as the page shows it: four significant digits, a dash for what is not there."""
     if isinstance(value, float | np.floating):
@@ -97,7 +136,11 @@ def number(value: float) -> str:
     if value == 0 or not np.isfinite(value):
         return f"{value:g}"
     places = 3 - int(np.floor(np.log10(abs(value))))
-    text = f"{value:,.{max(0, places)}f}" if -4 <= places <= 8 else f"{value:.3e}"
+    return _signed(f"{value:,.{max(0, places)}f}" if -4 <= places <= 8 else f"{value:.3e}")
+
+
+def _signed(text: str) -> str:
+    """Returns a number with a true minus sign."""
     return text.replace("-", "−", 1) if text.startswith("-") else text
 
 
@@ -110,6 +153,8 @@ def percent(share: float) -> str:
     """Returns a share as per cent, with one decimal below ten."""
     if np.isnan(share):
         return "—"
+    if share in (0, 1):
+        return f"{100 * share:.0f}\u00a0%"
     if 0 < share < 0.0005:
-        return "< 0.1 %"
-    return f"{100 * share:.1f} %" if share < 0.0995 else f"{100 * share:.0f} %"
+        return "< 0.1\u00a0%"
+    return f"{100 * share:.1f}\u00a0%" if share < 0.0995 else f"{100 * share:.0f}\u00a0%"

@@ -128,23 +128,6 @@ def _residual(frame: pd.DataFrame, within: list[str], others: list[str]) -> tupl
     return float(((y - design @ solution) ** 2).sum()), cells + int(rank)
 
 
-def compared(runs: Runs) -> Runs:
-    """Returns the runs at the best nuisance setting of each scientific configuration, without the nuisance factors.
-
-    The best setting is that with the best mean over its runs; the same values choose and are compared, so the result
-    is slightly optimistic for factors with more nuisance settings.
-    """
-    nuisance = [factor for factor in runs.factors if factor.column in runs.mapping.nuisance]
-    science = tuple(factor for factor in runs.factors if factor not in nuisance)
-    if not nuisance or not science:
-        return runs
-    keys = [factor.key for factor in science]
-    means = runs.frame.groupby([*keys, *(f.key for f in nuisance)], observed=True)["y"].mean().reset_index()
-    chosen = means.loc[means.groupby(keys, observed=True)["y"].agg("idxmin" if runs.lower else "idxmax")]
-    kept = runs.frame.reset_index().merge(chosen.drop(columns="y"), how="inner").set_index("index")
-    return runs.with_frame(kept, science)
-
-
 def paired(runs: Runs, factor: Factor) -> pd.DataFrame:
     """Returns the best level of a factor against each of the others, run against run of equal replicate and levels.
 
@@ -214,17 +197,20 @@ def threshold(runs: Runs) -> tuple[float, bool]:
 def tail_risk(runs: Runs, limit: float) -> pd.DataFrame:
     """Returns per level the fraction of models worse than a limit: factor, label, level, n, fraction, low, high.
 
-    The interval is over replicates; where there are none, Wilson's over runs.
+    The interval is over replicates; where there are none, or all have the same fraction (which says nothing of how
+    rare the others are), Wilson's over runs.
     """
     worse = (runs.frame["y"] > limit if runs.lower else runs.frame["y"] < limit).astype(float)
     marked = runs.with_frame(runs.frame.assign(worse=worse))
     parts = []
     for factor in runs.factors:
         table = summary(marked, [factor.key], "worse").rename(columns={factor.key: "level", "mean": "fraction"})
-        if not runs.replicated:
-            counts = zip((table["fraction"] * table["n"]).round().astype(int), table["n"], strict=True)
+        same = np.isclose(table["low"], table["high"]) | (not runs.replicated)
+        if same.any():
+            part = table[same]
+            counts = zip((part["fraction"] * part["n"]).round().astype(int), part["n"], strict=True)
             wilson = [stats.binomtest(k, n).proportion_ci(CONFIDENCE, "wilson") for k, n in counts]
-            table["low"], table["high"] = [w.low for w in wilson], [w.high for w in wilson]
+            table.loc[same, "low"], table.loc[same, "high"] = [w.low for w in wilson], [w.high for w in wilson]
         table["low"], table["high"] = table["low"].clip(0, 1), table["high"].clip(0, 1)
         table.insert(0, "factor", factor.column)
         table.insert(1, "label", factor.label)

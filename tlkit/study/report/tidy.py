@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import prod
 
 import numpy as np
 import pandas as pd
 
 from tlkit.errors import UserError
 from tlkit.study.expression import as_numbers, select
+from tlkit.study.report.balance import balance_remarks
 from tlkit.study.report.mapping import FACTOR_ROLES, NUMBER_ROLES, TableMapping
 
 MOST_LEVELS = 24  # more cannot be told apart in a figure
+FEW_LEVELS = 8  # of a nuisance factor, which figures show beside what the question is about
 BINS = 5
 
 
@@ -32,6 +35,12 @@ class Factor:
     levels: tuple[str, ...]
     numeric: bool
 
+    @property
+    def ordered(self) -> bool:
+        """Returns whether levels are a scale: numbers, with at most one word after two or more of them ("all")."""
+        words = int(pd.to_numeric(pd.Series(self.levels), errors="coerce").isna().sum())
+        return self.numeric or (words == 1 and len(self.levels) > 2)
+
 
 @dataclass(frozen=True)
 class Runs:
@@ -39,7 +48,8 @@ class Runs:
 
     Attributes:
         frame: one row per run with a finite metric: ``y`` (the metric), ``r`` (replicate as text, if there is one), a
-            categorical per factor under its key, and the columns of numeric roles under the role's name.
+            categorical per factor under its key, the numbers of a nuisance factor beside it (see `exact`), and the
+            columns of numeric roles under the role's name.
         missing: the same columns for the runs without a finite metric.
         factors: those with two levels or more.
         mapping: what the table was read with.
@@ -92,7 +102,7 @@ def prepare(table: pd.DataFrame, mapping: TableMapping) -> Runs:
     """Returns the runs that a report is about.
 
     Rows without a finite metric or without a level of some factor are set apart, factors with one level are fixed,
-    numeric factors with very many levels are cut into five bins of equal count.
+    numeric factors with very many levels (of nuisance: more than a handful) are cut into five bins of equal count.
 
     Args:
         table: one row per run.
@@ -111,13 +121,20 @@ def prepare(table: pd.DataFrame, mapping: TableMapping) -> Runs:
     frame = pd.DataFrame(index=table.index)
     values = pd.to_numeric(table[mapping.metric].replace("", None), errors="coerce")
     frame["y"] = values.astype(float).replace([np.inf, -np.inf], np.nan)
-    levels = {column: _levels(table[column], label, remarks) for column, label in mapping.factors.items()}
+    most = {column: FEW_LEVELS if column in mapping.nuisance else MOST_LEVELS for column in mapping.factors}
+    levels = {c: _levels(table[c], label, remarks, most[c]) for c, label in mapping.factors.items()}
     varied = [column for column, (text, _) in levels.items() if text.notna().any()]
     unknown = pd.DataFrame({column: levels[column][0].isna() for column in varied}, index=table.index).any(axis=1)
     if unknown.any():
         remarks.append(f"{unknown.sum():,} rows have no level of some factor and are left out")
-    factors, fixed = _factors(levels, mapping, frame, frame["y"].notna() & ~unknown, remarks)
     _others(table, mapping, frame, remarks)
+    if "r" in frame and (without := frame["r"].isna() & ~unknown).any():
+        remarks.append(f"{without.sum():,} rows have no {mapping.replicate} and are left out")
+        unknown |= without
+    factors, fixed = _factors(levels, mapping, frame, frame["y"].notna() & ~unknown, remarks)
+    for factor in factors:
+        if factor.numeric and factor.column in mapping.nuisance:
+            frame[f"{factor.key}_exact"] = as_numbers(table[factor.column])
     frame = frame[~unknown]
     missing = frame[frame["y"].isna()]
     if len(missing):
@@ -128,8 +145,18 @@ def prepare(table: pd.DataFrame, mapping: TableMapping) -> Runs:
     frame = frame.dropna(subset=["y"])
     if frame.empty:
         raise UserError(f"expected numbers in column '{mapping.metric}', got none that is finite")
-    _remark_on_replicates(frame, factors, mapping, remarks)
+    if copies := int(table.duplicated().sum()):
+        remarks.append(f"{copies:,} rows are exact copies of others; each of them counts")
+    crossed = [factor for factor in factors if factor.column not in mapping.nuisance]
+    combinations = prod(len(factor.levels) for factor in crossed)
+    keys = [exact(frame, factor) for factor in factors]
+    remarks += balance_remarks(frame, keys, [factor.key for factor in crossed], combinations)
     return Runs(frame, missing, tuple(factors), mapping, mapping.fixed | fixed, tuple(remarks))
+
+
+def exact(frame: pd.DataFrame, factor: Factor) -> str:
+    """Returns the column of a frame that has a factor's levels before they were cut into bins."""
+    return name if (name := f"{factor.key}_exact") in frame else factor.key
 
 
 def _factors(
@@ -169,7 +196,7 @@ def _factors(
     return factors, fixed
 
 
-def _levels(column: pd.Series, label: str, remarks: list[str]) -> tuple[pd.Series, bool]:
+def _levels(column: pd.Series, label: str, remarks: list[str], most: int) -> tuple[pd.Series, bool]:
     """Returns the levels of a column as ordered text: numbers by size, then words as they come."""
     numbers = as_numbers(column)
     text = column.astype("object").map(lambda value: None if pd.isna(value) or value == "" else str(value).strip())
@@ -177,7 +204,7 @@ def _levels(column: pd.Series, label: str, remarks: list[str]) -> tuple[pd.Serie
         single = {word: pd.to_numeric(word, errors="coerce") for word in text.dropna().unique()}
         words = sorted(single, key=lambda word: np.inf if np.isnan(single[word]) else single[word])
         return text.astype(pd.CategoricalDtype(words, ordered=True)), False
-    if numbers.nunique() > MOST_LEVELS:
+    if numbers.nunique() > most:
         remarks.append(f"{label} has {numbers.nunique()} different numbers: cut into {BINS} bins of equal count")
         places, edges = pd.qcut(numbers, BINS, labels=False, retbins=True, duplicates="drop")
         digits = next(d for d in (3, 6, 17) if len({f"{edge:.{d}g}" for edge in edges}) == len(edges))
@@ -198,7 +225,10 @@ def _others(table: pd.DataFrame, mapping: TableMapping, frame: pd.DataFrame, rem
     """Adds the replicate, the run's name and the columns of numeric roles to a frame."""
     if mapping.replicate:
         replicate = table[mapping.replicate].astype("object")
-        frame["r"] = replicate.map(lambda value: "" if pd.isna(value) else str(value))
+        frame["r"] = replicate.map(lambda value: None if pd.isna(value) or value == "" else str(value))
+        if frame["r"].isna().all():
+            remarks.append(f"replicate: '{mapping.replicate}' holds nothing; left out")
+            del frame["r"]
     for role, columns in mapping.columns.items():
         if role in FACTOR_ROLES:
             continue
@@ -206,30 +236,8 @@ def _others(table: pd.DataFrame, mapping: TableMapping, frame: pd.DataFrame, rem
             frame[role] = table[columns[0]].astype(str)
             continue
         numbers = as_numbers(table[columns[0]])
-        if numbers is None:
-            remarks.append(f"columns.{role}: '{columns[0]}' holds nothing, or more than numbers; left out")
+        finite = None if numbers is None else numbers.replace([np.inf, -np.inf], np.nan)
+        if finite is None or finite.isna().all():
+            remarks.append(f"columns.{role}: '{columns[0]}' holds nothing finite, or more than numbers; left out")
         else:
-            frame[role] = numbers
-
-
-def _remark_on_replicates(
-    frame: pd.DataFrame, factors: list[Factor], mapping: TableMapping, remarks: list[str]
-) -> None:
-    """Says what the intervals can and cannot mean."""
-    keys = [factor.key for factor in factors]
-    if "r" not in frame:
-        remarks.append("there is no replicate column: intervals are over runs and do not reflect replication")
-        return
-    if frame["r"].nunique() == 1:
-        remarks.append(f"there is one replicate only ({frame['r'].iloc[0]}): intervals do not reflect replication")
-        return
-    cells = frame.groupby([*keys, "r"], observed=True).size() if keys else frame.groupby("r").size()
-    configurations = frame[keys].drop_duplicates().shape[0] if keys else 1
-    expected = configurations * frame["r"].nunique()
-    if len(cells) < expected:
-        remarks.append(
-            f"the table is unbalanced: {expected - len(cells):,} of {expected:,} pairs of configuration and replicate "
-            "have no value; shares of variance may then overlap or fall short of 100 %"
-        )
-    if (cells > 1).any():
-        remarks.append(f"{(cells > 1).sum():,} configurations have several runs of one replicate; their mean counts")
+            frame[role] = finite

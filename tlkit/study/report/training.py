@@ -2,10 +2,12 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.collections import LineCollection
+from matplotlib.ticker import MaxNLocator
 
 from tlkit.study.report import drawing
 from tlkit.study.report.answer import most_important
-from tlkit.study.report.section import Drawn, LeftOut, Section, Shown, percent
+from tlkit.study.report.section import Drawn, LeftOut, Section, Shown, own_names, percent
 from tlkit.study.report.tidy import Runs
 
 FIFTH = 0.2
@@ -22,21 +24,17 @@ def training_curves(runs: Runs, curves: pd.DataFrame | None) -> Section | LeftOu
     title = "Training curves"
     if curves is None or "run" not in runs.frame:
         return LeftOut(title, "it needs `curves`, a table with columns run, epoch, value, and the column `run`")
-    names = runs.frame[["run", *(factor.key for factor in runs.factors)]].drop_duplicates("run")
-    curves = curves.assign(run=curves["run"].astype(str)).merge(names, on="run").dropna(subset=["value"])
+    factor = next((factor for key in most_important(runs)[:1] for factor in runs.factors if factor.key == key), None)
+    names = runs.frame[["run", *([factor.key] if factor else [])]].drop_duplicates()  # a run may serve several levels
+    curves = curves[np.isfinite(curves["value"])].assign(run=curves["run"].astype(str)).merge(names, on="run")
     if curves.empty:
         return LeftOut(title, "no run of the table is in the file of training curves")
-    factor = next((factor for key in most_important(runs)[:1] for factor in runs.factors if factor.key == key), None)
     figure, (axes,) = drawing.panels(1, height=4.2)
     wide = curves.pivot_table(index="epoch", columns="run", values="value")
-    axes.plot(
-        wide.index,
-        wide.to_numpy(),
-        color=drawing.GREY,
-        alpha=max(0.03, min(0.5, 20 / wide.shape[1])),
-        linewidth=0.6,
-        rasterized=True,
-    )
+    lines = [np.column_stack([wide.index, values]) for values in wide.to_numpy().T]
+    alpha = max(0.03, min(0.5, 20 / len(lines)))
+    # one artist: thousands would take longer to draw than all else of a report
+    axes.add_collection(LineCollection(lines, colors=drawing.GREY, alpha=alpha, linewidth=0.6, rasterized=True))
     by = [factor.key, "epoch"] if factor else ["epoch"]
     medians = curves.groupby(by, observed=True)["value"].agg(median="median", runs="count").reset_index()
     if factor:
@@ -45,14 +43,16 @@ def training_curves(runs: Runs, curves: pd.DataFrame | None) -> Section | LeftOu
             part = medians[medians[factor.key] == level]
             handles += axes.plot(part["epoch"], part["median"], color=shades[level], linewidth=2)
         drawing.legend(axes, handles, factor.levels, factor.label)
-        medians = medians.rename(columns={factor.key: factor.label})
+        medians = medians.rename(columns=own_names(medians, {factor.key: factor.label}))
     else:
         axes.plot(medians["epoch"], medians["median"], color=drawing.OKABE_ITO[0], linewidth=2)
     low, high = np.nanquantile(wide.to_numpy(), [0.005, 0.995])
-    axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    axes.set(xlabel="epoch", ylabel=drawing.better(runs))
+    if low < high:
+        axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    axes.set(xlabel="epoch", ylabel=drawing.short(runs.mapping.curves_label, 64) or drawing.better(runs))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     text = [f"{wide.shape[1]:,} runs, thin; thick: the median per level of {factor.label if factor else 'all runs'}."]
-    absent = len(names) - wide.shape[1]
+    absent = names["run"].nunique() - wide.shape[1]
     if absent:
         text.append(f"{absent:,} runs have no curve.")
     tables = [Shown("training_curves", "", medians, rows=0)]
@@ -79,7 +79,8 @@ def best_epoch(runs: Runs) -> Section | LeftOut:
         "last_fifth": "best in the last fifth", "median": "median fraction of the run",
     }  # fmt: skip
     figure, (axes,) = drawing.panels(1, height=2.6)
-    counts, edges = np.histogram(fractions, np.linspace(0, 1, 21))
+    edges = np.linspace(0, 1, 21)
+    counts, _ = np.histogram(fractions - 1e-9, edges)  # epoch 8 of 10 ends at 0.8: it is before the last fifth
     axes.stairs(counts, edges, fill=True, color=drawing.OKABE_ITO[0], alpha=0.6)
     axes.axvspan(0, FIFTH, color="#DDDDDD", alpha=0.5, zorder=0)
     axes.axvspan(1 - FIFTH, 1, color="#DDDDDD", alpha=0.5, zorder=0)

@@ -90,7 +90,7 @@ def _page(
         left_out=left_out,
         images=images,
         style=Markup((folder / "report.css").read_text(encoding="utf-8")),
-        script=Markup((folder / "report.js").read_text(encoding="utf-8")),
+        scripts=[Markup((folder / name).read_text(encoding="utf-8")) for name in ("format.js", "report.js")],
         plotly=Markup(get_plotlyjs()),
         **page,
     )

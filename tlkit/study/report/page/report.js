@@ -1,4 +1,5 @@
 // The view of all runs: one set of levels per factor decides which runs count; figures and table follow.
+// After format.js, which makes `shown`.
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
@@ -8,6 +9,7 @@
   const PAGE_ROWS = 50;
   const BINS = 40;
   const WORDS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333", "#8C6D31"];
+  const LIGHT = [[0, "#6baed6"], [0.5, "#c6dbef"], [1, "#fff7e6"]]; // dark text can be read on all of it; blue is better
   const VIRIDIS = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [170, 220, 50]];
 
   // ---- which runs count
@@ -23,31 +25,11 @@
     }
   }
 
-  // ---- numbers
-  const sorted = (values) => Float64Array.from(values).sort();
-  function quantile(ordered, q) {
-    const at = (ordered.length - 1) * q;
-    const low = Math.floor(at);
-    return ordered[low] + (at - low) * (ordered[Math.min(low + 1, ordered.length - 1)] - ordered[low]);
-  }
-  const REDUCE = {
-    median: (values) => quantile(sorted(values), 0.5),
-    min: (values) => values.reduce((a, b) => Math.min(a, b)),
-    max: (values) => values.reduce((a, b) => Math.max(a, b)),
-    mean: (values) => values.reduce((a, b) => a + b) / values.length,
-  };
-  function show(value) {
-    if (value === null || value === undefined) return "—";
-    if (typeof value !== "number") return value;
-    const size = Math.abs(value);
-    const text = size !== 0 && (size < 1e-4 || size >= 1e9) ? value.toExponential(3) : String(Number(value.toPrecision(4)));
-    return text.replace("-", "−");
-  }
-  const escape = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  const brief = (text, length) => escape(text.length > length ? text.slice(0, length - 1) + "…" : text);
+  const { sorted, quantile, REDUCE, formatter, brief, wrapped } = shown;
+  const written = formatter(y);
 
   function colour(factor, level) {
-    if (!factor.numeric && factor.levels.length <= WORDS.length) return WORDS[level];
+    if (!factor.ordered && factor.levels.length <= WORDS.length) return WORDS[level];
     const at = (level / Math.max(1, factor.levels.length - 1)) * (VIRIDIS.length - 1);
     const low = Math.min(Math.floor(at), VIRIDIS.length - 2);
     const mix = VIRIDIS[low].map((from, i) => Math.round(from + (at - low) * (VIRIDIS[low + 1][i] - from)));
@@ -95,7 +77,7 @@
       type: "scatter", mode: "lines+markers", name: lines ? brief(lines.levels[b], 24) : "all", x: xLevels,
       y: xLevels.map((a) => value(a, b)), customdata: xLevels.map((a) => count(a, b)),
       hovertemplate: "%{y:.4g}, n %{customdata}", line: { color: lines ? colour(lines, b) : WORDS[0] },
-    })), { ...layout(name, axisOf(x, xLevels), brief(data.metric, 34)), showlegend: !!lines,
+    })), { ...layout(name, axisOf(x, xLevels), wrapped(data.metric, 34)), showlegend: !!lines,
       legend: { title: { text: lines ? brief(lines.label, 30) : "" }, font: { size: 11 } } }, OPTIONS);
 
     const all = sorted(selected.map((run) => y[run]));
@@ -113,7 +95,7 @@
     }
     Plotly.react("spread", lineLevels.filter((b) => sizes.get(b)).map((b) => ({
       type: "scatter", mode: "lines", line: { shape: "hvh", width: 1.5, color: lines ? colour(lines, b) : WORDS[0] },
-      fill: "tozeroy", name: (lines ? brief(lines.levels[b], 24) : "all") + ` (n ${sizes.get(b)})`,
+      fill: lineLevels.length > 3 ? "none" : "tozeroy", name: (lines ? brief(lines.levels[b], 24) : "all") + ` (n ${sizes.get(b)})`,
       x: centres, y: Array.from(heights.get(b), (h) => (100 * h) / sizes.get(b)), hovertemplate: "%{y:.1f} %",
     })), { ...layout("distribution", { title: { text: metric } }, "runs (%)"), showlegend: true,
       legend: { font: { size: 11 } } }, OPTIONS);
@@ -121,14 +103,16 @@
     const matrix = byId("matrix");
     matrix.style.display = lines ? "" : "none";
     if (lines) {
+      const z = lineLevels.map((b) => xLevels.map((a) => value(a, b)));
+      const text = formatter(z.flat());
       Plotly.react("matrix", [{
-        type: "heatmap", x: xLevels, y: lineLevels, z: lineLevels.map((b) => xLevels.map((a) => value(a, b))),
-        text: lineLevels.map((b) => xLevels.map((a) => show(value(a, b)))), texttemplate: "%{text}",
+        type: "heatmap", x: xLevels, y: lineLevels, z,
+        text: z.map((row) => row.map(text)), texttemplate: "%{text}", textfont: { color: FONT.color },
         customdata: lineLevels.map((b) => xLevels.map((a) => count(a, b))),
-        hovertemplate: "%{z:.4g}, n %{customdata}<extra></extra>", colorscale: "Viridis", reversescale: !data.lower,
+        hovertemplate: "%{z:.4g}, n %{customdata}<extra></extra>", colorscale: LIGHT, reversescale: !data.lower, showscale: false,
       }], { ...layout(name, axisOf(x, xLevels), ""), yaxis: { ...axisOf(lines, lineLevels), autorange: "reversed", automargin: true } }, OPTIONS);
     }
-    const best = all.length ? `; median ${show(quantile(all, 0.5))}, best ${show(data.lower ? all[0] : all[all.length - 1])}` : "";
+    const best = all.length ? `; median ${written(quantile(all, 0.5))}, best ${written(data.lower ? all[0] : all[all.length - 1])}` : "";
     byId("state").textContent = selected.length
       ? `${selected.length.toLocaleString("en")} of ${total.toLocaleString("en")} runs${best}`
       : "no run is left: choose at least one level of every factor";
@@ -139,14 +123,16 @@
     label: factor.label, text: (run) => factor.levels[factor.codes[run]], key: (run) => factor.codes[run],
   }));
   if (data.replicate) columns.push(textColumn(data.replicateLabel, data.replicate));
-  columns.push({ label: data.metric, number: true, text: (run) => show(y[run]), key: (run) => y[run] });
+  columns.push({ label: data.metric, number: true, text: (run) => written(y[run]), key: (run) => y[run] });
   for (const { label, values } of data.columns) {
-    columns.push({ label, number: true, text: (run) => show(values[run]), key: (run) => (values[run] === null ? Infinity : values[run]) });
+    const text = formatter(values);
+    columns.push({ label, number: true, text: (run) => text(values[run]), key: (run) => (values[run] === null ? Infinity : values[run]) });
   }
   if (data.run) columns.push(textColumn("run", data.run));
   let order = { column: columns.findIndex((c) => c.label === data.metric), down: !data.lower };
   let rows = [];
   let page = 0;
+  let words = null; // of each run, once there is something to search for
 
   function textColumn(label, values) {
     const numeric = values.every((value) => value !== "" && isFinite(value));
@@ -155,8 +141,8 @@
 
   function arrange() {
     const wanted = byId("search").value.trim().toLowerCase();
-    rows = wanted === "" ? selected.slice()
-      : selected.filter((run) => columns.some((c) => String(c.text(run)).toLowerCase().includes(wanted)));
+    if (wanted !== "") words ??= y.map((_, run) => columns.map((c) => c.text(run)).join("\n").toLowerCase());
+    rows = wanted === "" ? selected.slice() : selected.filter((run) => words[run].includes(wanted));
     const key = columns[order.column].key;
     const sign = order.down ? -1 : 1;
     rows.sort((a, b) => { const u = key(a), v = key(b); return u < v ? -sign : u > v ? sign : a - b; });

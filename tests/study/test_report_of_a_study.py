@@ -1,0 +1,86 @@
+"""What the report of a study takes from its YAML: roles of columns, what is fixed, what is repeated."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tlkit.study import study_report
+from tlkit.study.report.mapping import TableMapping
+from tlkit.study.spec_file import read_study
+
+BASE = """
+model:
+  class_path: Classification
+  init_args:
+    optimizer: {class_path: SGD, init_args: {lr: 0.01, momentum: 0.9}}
+data: {class_path: ClassSplit, init_args: {split: 0, examples_per_class: 10, batch_size: 32}}
+pretrain: {layers: 5, with: {data.stage: pretrain}}
+trainer:
+  max_epochs: 40
+  callbacks:
+    - {class_path: LayerFreezing, init_args: {layers: 1}}
+    - {class_path: StepDecay, init_args: {every: 30}}
+"""
+STUDY = """
+name: s
+goal: Which rate?
+base: base.yaml
+scientific:
+  high_rate_layers: {1: {model.lr_scale: {fc8: 1.0}}, 2: {model.lr_scale: null}}
+  model.optimizer.lr: [0.01, 0.1]
+  data.examples_per_class: [10, 25]
+replicates: {REPLICATES}
+fixed:
+  trainer.callbacks: [{class_path: StepDecay, init_args: {every: 20}}]
+  data.batch_size: 64
+metric: {name: test/accuracy, mode: max}
+"""
+
+
+def mapping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replicates: str, **columns: Any) -> TableMapping:
+    (tmp_path / "base.yaml").write_text(BASE)
+    (tmp_path / "s.yaml").write_text(STUDY.replace("REPLICATES", replicates))
+    study, faults = read_study(tmp_path / "s.yaml")
+    assert study and not faults
+    table = pd.DataFrame(
+        {
+            "stage": "transfer", "status": "done", "high_rate_layers": ["1", "2"], "model.optimizer.lr": 0.1,
+            "data.examples_per_class": 10, "data.split": [0, 1], "seed_everything": [3, 4], "test/accuracy": [0.5, 0.6],
+            "selected_by": "train/loss", "selected_mode": "min", "best_value": 0.1, "joules": None, "seconds": 5.0,
+        }
+        | columns
+    )  # fmt: skip
+    monkeypatch.setattr(study_report, "study_table", lambda planned: table)
+    frame, made = study_report.finished(SimpleNamespace(study=study))  # type: ignore[arg-type]
+    assert made.replicate in frame
+    return made
+
+
+def test_what_the_study_fixes_stands_in_for_what_the_experiment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixed = mapping(tmp_path, monkeypatch, "data.split: [0, 1]").fixed
+    assert fixed["data.batch_size"] == "64"
+    assert fixed["trainer.callbacks.StepDecay.every"] == "20"
+    assert not any("LayerFreezing" in path for path in fixed)
+    assert not any(path.startswith(("model.optimizer.lr", "data.examples_per_class", "data.split")) for path in fixed)
+    assert (fixed["model.optimizer.momentum"], fixed["pretrain.with.data.stage"], fixed["threads"]) == (
+        "0.9", "pretrain", "1",
+    )  # fmt: skip
+
+
+def test_replicates_are_called_by_their_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert mapping(tmp_path, monkeypatch, "data.split: [0, 1]").replicate == "data.split"
+    both = mapping(tmp_path, monkeypatch, "'seed_everything, data.split': [[3, 0], [4, 1]]")
+    assert both.replicate == "seed_everything, data.split"
+
+
+def test_columns_play_the_roles_that_they_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    roles = mapping(tmp_path, monkeypatch, "data.split: [0, 1]").columns
+    assert roles["size"] == ("data.examples_per_class",)
+    assert roles["over"] == ("high_rate_layers", "model.optimizer.lr")  # no layers or decay: all that is compared
+    assert roles["seconds"] == ("seconds",)
+    assert "joules" not in roles  # measured by nobody

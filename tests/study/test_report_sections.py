@@ -1,0 +1,132 @@
+"""Single sections of a report: what is drawn and shown, and names that are called as something else."""
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from study_tables import COMPUTE, RESTORATION, compute, curves, restoration
+
+from tlkit.study.report import costs, training, write_report, writing
+from tlkit.study.report.answer import most_important
+from tlkit.study.report.drawing import colours, unknown_signs
+from tlkit.study.report.mapping import TableMapping
+from tlkit.study.report.section import Shown, percent
+from tlkit.study.report.tidy import Runs, prepare
+
+
+def mapped(mapping: dict[str, Any], **changes: Any) -> TableMapping:
+    """Returns one of the mappings of `study_tables` as it is read."""
+    columns = {role: tuple([names] if isinstance(names, str) else names) for role, names in mapping["columns"].items()}
+    metric = mapping["metric"]
+    made = TableMapping(metric["column"], metric["mode"], mapping["factors"], replicate=mapping["replicate"])
+    return replace(made, columns=columns, **changes)
+
+
+def cells(**columns: list[Any]) -> list[tuple[str, ...]]:
+    frame = pd.DataFrame(columns)
+    rows = Shown("t", "", frame, {name: name for name in frame}).cells()
+    return list(zip(*(row.values() for row in rows), strict=True))
+
+
+def test_the_numbers_of_a_column_have_equal_decimals() -> None:
+    assert cells(a=[0.003869, -0.00002961, 0.0, np.nan]) == [("0.003869", "−0.000030", "0.000000", "—")]
+    assert cells(a=[12345.6, 1000.25]) == [("12,346", "1,000")]
+    assert cells(a=[1, 20_000], b=["x", None]) == [("1", "20,000"), ("x", "—")]
+    value, low, high = cells(value=[10.0, 9.9], low=[9.5, 0.0001], high=[10.5, 1e6])
+    assert (value, low, high) == (("10.00", "9.90"), ("9.50", "0.00"), ("10.50", "1,000,000.00"))  # as its value
+    assert cells(a=[1.5e-9, 2.5, 3e7]) == [("1.500e-09", "2.500", "30,000,000")]  # no decimals would do for all
+    assert [percent(share) for share in (0, 0.0001, 0.05, 0.5, 1)] == [
+        "0\u00a0%", "< 0.1\u00a0%", "5.0\u00a0%", "50\u00a0%", "100\u00a0%",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("metric", "labels"),
+    [
+        ({"column": "joules", "mode": "min", "label": "joules"}, {}),
+        ({}, {"frozen": "mean", "precision": "runs", "cap": "seconds per epoch", "batch": "low"}),
+        ({}, {"frozen": "same", "precision": "same", "cap": "joules", "batch": "loss"}),
+    ],
+)
+def test_a_name_may_be_that_of_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: dict[str, str], labels: dict[str, str]
+) -> None:
+    monkeypatch.setattr(writing, "_save", lambda drawn, folder: "data:,")
+    table = compute().query("batch > 8").assign(train=1.0, val=lambda t: t["seconds"] / 10, wall=lambda t: t["seconds"])
+    roles = {"train_loss": "train", "val_loss": "val", "over": "frozen", "size": "cap", "protocol": "precision"}
+    roles |= {"source": "frozen", "target": "cap", "workers": "batch", "wall_seconds": "wall"}
+    mapping = COMPUTE | {"metric": metric or COMPUTE["metric"], "factors": COMPUTE["factors"] | labels}
+    made = mapped(mapping | {"columns": COMPUTE["columns"] | roles}, metric_label=mapping["metric"]["label"])
+    write_report(table, made, tmp_path / "out", title="t", command="cmd")
+    shown = pd.read_csv(tmp_path / "out" / "tables" / "compute.csv")
+    assert len(shown) == 3 * 2 * 2 * 3
+    assert shown["runs"].tolist() == [3] * len(shown)
+    assert shown["seconds per epoch"].sum() == pytest.approx(table["seconds"].sum() / 10 / 3)
+    assert not shown.columns.str.contains(r"\.1$").any()  # pandas marks names that come twice
+
+
+@pytest.mark.parametrize(
+    ("cap", "solid"), [(["200", "none"], "none"), (["100", "250"], "250"), (["low", "off"], "off")]
+)
+def test_what_is_capped_is_dashed(cap: list[str], solid: str) -> None:
+    table = compute().assign(cap=lambda t: t["cap"].map({"none": cap[1], "200 W": cap[0]}))
+    section: Any = costs.compute(prepare(table, mapped(COMPUTE)))
+    drawn = section.figures[0].figure.axes[1].get_legend()
+    styles = {line.get_linestyle() for line, text in zip(drawn.get_lines(), drawn.get_texts(), strict=True)
+              if text.get_text().endswith(solid)}  # fmt: skip
+    assert styles == {"-"}
+    assert len(drawn.get_lines()) == 6 and [line.get_linestyle() for line in drawn.get_lines()].count("--") == 3
+
+
+def restored(**changes: Any) -> Runs:
+    return prepare(restoration(seeds=2), mapped(RESTORATION, **changes))
+
+
+def test_a_domain_is_not_the_answer_unless_asked_for() -> None:
+    table = restoration(seeds=2)
+    table["loss"] += (table["target"] == 0) * 0.1  # by far the largest share of variance
+    mapping = mapped(RESTORATION)
+    runs = prepare(table, mapping)
+    labels = {factor.key: factor.column for factor in runs.factors}
+    first = [labels[key] for key in most_important(runs)]
+    assert set(first[-2:]) == {"source", "target"}
+    asked = prepare(table, replace(mapping, answer="target"))
+    assert labels[most_important(asked)[0]] == "target"
+
+
+def test_sizes_are_a_scale_though_one_is_called_all() -> None:
+    table = pd.DataFrame(product(["10", "25", "all"], ["none", "encoder", "8"]), columns=["size", "part"])
+    runs = prepare(table.assign(y=range(9)), TableMapping("y", "min", {"size": "size", "part": "part"}))
+    size, part = runs.factors
+    assert (size.ordered, part.ordered) == (True, False)
+    assert colours(size)["10"][:3] == pytest.approx((0.267, 0.005, 0.329), abs=0.001)  # viridis begins dark
+
+
+def test_the_last_fifth_begins_after_four_fifths() -> None:
+    table = pd.DataFrame({"part": list("ab") * 5, "y": range(10), "fraction": [0.2] * 3 + [0.8] * 4 + [0.9] * 3})
+    mapping = TableMapping("y", "min", {"part": "part"}, columns={"best_epoch_fraction": ("fraction",)})
+    section: Any = training.best_epoch(prepare(table, mapping))
+    assert "first fifth of the run in 30\u00a0% of the runs, in the last fifth in 30\u00a0%" in section.text[0]
+    counts = section.figures[0].figure.axes[0].patches[0].get_data().values
+    assert (counts[:4].sum(), counts[15], counts[16:].sum()) == (3, 4, 3)
+
+
+def test_a_curve_counts_for_every_level_that_its_run_serves() -> None:
+    table = pd.DataFrame({"rate": ["1", "2", "1", "2"], "y": [1.0, 1.0, 2.0, 3.0], "run": ["a", "a", "b", "c"]})
+    mapping = TableMapping("y", "min", {"rate": "rate"}, columns={"run": ("run",)}, curves_label="val/loss")
+    table["accuracy"] = table["y"]
+    section: Any = training.training_curves(prepare(table, mapping), curves(table.drop_duplicates("run"), 4))
+    medians = section.tables[0].frame
+    assert medians["runs"].tolist() == [2] * 8
+    assert section.figures[0].figure.axes[0].get_ylabel() == "val/loss"
+
+
+def test_signs_that_the_font_has_not_are_named() -> None:
+    table = restoration(seeds=1)
+    assert unknown_signs(prepare(table, mapped(RESTORATION))) == ""
+    strange = prepare(table, mapped(RESTORATION, metric_label="損失 λ²"))
+    assert unknown_signs(strange) == "figures show a box for what the font DejaVu Sans has not: 失 損"
