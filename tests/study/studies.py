@@ -1,36 +1,42 @@
 """A tiny study, planned by hand: pretrains, and transfers that start from them."""
 
+import pickle
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 from conftest import toy_experiment
 
-from tlkit.experiment import Stage, plan
-from tlkit.paths import override
-from tlkit.stage_cli import parse
 from tlkit.study.planned import PlannedStage, StudyPlan
 
 
-def toy_study(tmp_path: Path, variants: list[dict[str, Any]]) -> StudyPlan:
+def toy_study(tmp_path: Path, variants: list[dict[str, Any]], threads: int = 1) -> StudyPlan:
     """Returns the stages of the tiny experiment under each set of overrides, equal ones once."""
+    import torch
+
+    from tlkit.experiment import plan
+    from tlkit.paths import override
+    from tlkit.stage_cli import parse
+
     stages: dict[str, PlannedStage] = {}
     base = parse(toy_experiment(tmp_path)) | {"name": "toys"}
-    for changes in variants:
-        chain = plan(override(base, changes)).chain()
-        for stage in chain:
-            stages.setdefault(stage.id, _planned(stage))
-    return StudyPlan("toys", tmp_path / "runs", stages, threads=1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for changes in variants:
+            for stage in plan(override(base, changes)).chain():
+                source = stage.pretrain.id if stage.pretrain else None
+                stages.setdefault(stage.id, PlannedStage(stage.id, stage.name, stage.config, source))
+    finally:
+        torch.set_num_threads(before)
+    return StudyPlan("toys", tmp_path / "runs", stages, threads)
 
 
-def _planned(stage: Stage) -> PlannedStage:
-    return PlannedStage(stage.id, stage.name, stage.config, stage.pretrain.id if stage.pretrain else None)
-
-
-if __name__ == "__main__":  # a driver of its own: python studies.py DIR ENGINE SEEDS
+if __name__ == "__main__":  # a driver of its own: python studies.py PLAN ENGINE
     from tlkit.study.engine import carry_out
 
-    directory, engine, seeds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    study = toy_study(directory, [{"seed_everything": seed} for seed in range(seeds)])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
+    study, engine = pickle.loads(Path(sys.argv[1]).read_bytes()), sys.argv[2]
     outcome = carry_out(study, None if engine == "default" else engine if engine == "inline" else Path(engine))
     sys.exit(1 if outcome.failed else 0)

@@ -1,10 +1,10 @@
 import errno
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,13 +12,13 @@ import torch
 from parsl.executors.high_throughput.errors import WorkerLost
 from studies import toy_study
 
-from tlkit import stage_run
+from tlkit import runs, stage_run
 from tlkit.errors import UserError
 from tlkit.experiment import plan as plan_stage
-from tlkit.study import engine as engine_module
-from tlkit.study.engine import LOSSES, carry_out, to_run
+from tlkit.study.engine import LOSSES, carry_out
 from tlkit.study.planned import PlannedStage, StudyPlan
 from tlkit.study.pool import Pool
+from tlkit.study.todo import to_run
 from tlkit.study.worker import Done, Task
 
 SEEDS = [{"seed_everything": 0}, {"seed_everything": 0, "trainer.max_epochs": 1}]  # one pretrain, two transfers
@@ -116,8 +116,8 @@ def test_a_second_driver_is_refused_and_names_the_first(tmp_path):
     study = toy_study(tmp_path, SEEDS[:1])
     (study.root / "toys").mkdir(parents=True)
     holder = (
-        "import sys; from pathlib import Path; from tlkit.study.engine import _sole_driver\n"
-        "with _sole_driver(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from tlkit.study.engine import sole_driver\n"
+        "with sole_driver(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     lock = study.root / "toys" / ".driver.lock"
     first = subprocess.Popen(
@@ -167,11 +167,15 @@ def test_a_full_disk_stops_the_study(tmp_path, monkeypatch):
     assert carry_out(study, "inline").done == 3
 
 
-def lost_or_done(losses: dict[str, int], submitted: list[str]) -> Pool:
+def lost_or_done(losses: dict[str, int], submitted: list[str], further: Path | None = None) -> Pool:
+    """Returns workers of which a stage loses so many; it has got further than before if it left this checkpoint."""
+
     def submit(task: Task) -> "Future[Done]":
         submitted.append(task.id)
         future: Future[Done] = Future()
         if submitted.count(task.id) <= losses.get(task.stage, 0):
+            if further:
+                os.utime(further, ns=(0, len(submitted)))
             future.set_exception(WorkerLost(0, "here"))
         else:
             future.set_result(Done("done", Path()))
@@ -181,30 +185,41 @@ def lost_or_done(losses: dict[str, int], submitted: list[str]) -> Pool:
 
 
 @pytest.mark.parametrize(("losses", "done"), [(LOSSES - 1, 3), (LOSSES, 1)])
-def test_a_lost_worker_costs_nothing_but_not_for_ever(tmp_path, monkeypatch, losses, done):
+def test_a_lost_worker_costs_nothing_but_not_for_ever(tmp_path, losses, done):
     study = toy_study(tmp_path, SEEDS)
     submitted: list[str] = []
-
-    @contextmanager
-    def pool() -> Iterator[Pool]:
-        yield lost_or_done({"transfer": losses}, submitted)
-
-    monkeypatch.setattr(engine_module, "inline", pool)
-    outcome = carry_out(study, "inline")
+    outcome = carry_out(study, pool=nullcontext(lost_or_done({"transfer": losses}, submitted)))
     assert outcome.done == done and len(outcome.failed) == 3 - done
     assert len(submitted) == 1 + 2 * min(losses + 1, LOSSES)
     assert all("lost its worker 5 times" in message for message in outcome.failed.values())
 
 
-def test_the_longest_stage_goes_first_and_none_before_its_pretrain(tmp_path, monkeypatch):
+def test_a_stage_longer_than_any_job_is_not_given_up_as_long_as_it_gets_further(tmp_path):
+    study = toy_study(tmp_path, SEEDS[:1])
+    _, transfer = study.stages
+    run = runs.create(study.root, "toys", "transfer", transfer)
+    run.last.parent.mkdir()
+    run.last.touch()
+    submitted: list[str] = []
+    outcome = carry_out(study, pool=nullcontext(lost_or_done({"transfer": 3 * LOSSES}, submitted, run.last)))
+    assert outcome.failed == {} and submitted.count(transfer) == 3 * LOSSES + 1
+
+
+def test_what_goes_wrong_between_driver_and_worker_ends_the_study_and_says_what_was_tried(tmp_path):
+    def submit(task: Task) -> "Future[Done]":
+        future: Future[Done] = Future()
+        future.set_exception(FileNotFoundError("no such directory on the node: /scratch"))
+        return future
+
+    pool = Pool(submit, lambda: 0, lambda: None, float("inf"), lambda: "SlurmProvider(...)")
+    with pytest.raises(UserError, match=r"(?s)/scratch.*tried:.*SlurmProvider"):
+        carry_out(toy_study(tmp_path, SEEDS), pool=nullcontext(pool))
+
+
+def test_the_longest_stage_goes_first_and_none_before_its_pretrain(tmp_path):
     study = toy_study(tmp_path, [{"trainer.max_epochs": epochs} for epochs in (1, 2, 3)])
     submitted: list[str] = []
-
-    @contextmanager
-    def pool() -> Iterator[Pool]:
-        yield lost_or_done({}, submitted)
-
-    monkeypatch.setattr(engine_module, "inline", pool)
     pretrain, one, two, three = study.stages
-    carry_out(study, "inline", {one: 5.0, two: 20.0, three: 10.0})
+    estimate = {one: 5.0, two: 20.0, three: 10.0}
+    carry_out(study, None, estimate, nullcontext(lost_or_done({}, submitted)))
     assert submitted == [pretrain, two, three, one]

@@ -1,106 +1,215 @@
-import io
-import json
+"""Pools of warm workers on this machine: what their processes are, when they are replaced, what they may use."""
+
 import os
 import queue
 import signal
-import subprocess
-import sys
 import time
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-import yaml
+from pools import ENGINES, HERE, PROBED, engine, probes, results, spy, start, starts
 from studies import toy_study
+from trivial import nap, trivial_study
 
-from tlkit.errors import UserError
-from tlkit.study.engine import carry_out
-from tlkit.study.live import Live
-from tlkit.study.planned import StudyPlan
-from tlkit.study.pool import MARGIN, _drain_period, read
+from tlkit.study import accelerators, worker
+from tlkit.study.engine import carry_out, task_of
+from tlkit.study.engine_file import read
+from tlkit.study.jobs import drain_period, leave_time
+from tlkit.study.pool import parsl_pool
 from tlkit.study.survival import SocketQueue
 
-ENGINES = Path(__file__).parents[2] / "configs" / "engines"
-PROBED = {"trainer.callbacks": [{"class_path": "probes.Probe"}]}
-
-
-def engine(tmp_path: Path, workers: int = 2, **limits: float | None) -> Path:
-    """Writes the configuration for this machine, with a number of workers and limits on them."""
-    content = yaml.safe_load((ENGINES / "local.yaml").read_text())
-    content["parsl"]["init_args"]["executors"][0]["init_args"]["max_workers_per_node"] = workers
-    target = tmp_path / "engine.yaml"
-    target.write_text(yaml.safe_dump(content | limits))
-    return target
-
-
-def results(study: StudyPlan) -> dict[str, dict]:
-    """Returns id -> result of every finished run; one per id."""
-    found = [json.loads(path.read_text()) for path in (study.root / "toys").glob("*/result.json")]
-    by_id = {result["id"]: result for result in found}
-    assert len(found) == len(by_id)
-    return by_id
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Parsl's own sockets
+GIB = 2**30
 
 
 @pytest.mark.parametrize(("transfers", "limit"), [(1, None), pytest.param(3, 2, marks=pytest.mark.slow)])
 def test_warm_workers_that_are_replaced_give_what_this_process_gives(tmp_path, monkeypatch, transfers, limit):
-    # one pretrain, three transfers; the worker ends before the third stage and another goes on
+    # one pretrain, three transfers: two stages each for a worker and for the fresh one that takes over
     monkeypatch.setenv("SLURM_NTASKS", "4")  # as in a pilot job: Lightning would wait for three other processes
     monkeypatch.setenv("SLURM_JOB_NAME", "pilot")
-    variants = [{"trainer.max_epochs": n, "data.num_workers": n % 2, **PROBED} for n in range(1, 1 + transfers)]
+    variants = [{"trainer.max_epochs": n, "data.num_workers": 2 * (n % 2), **PROBED} for n in range(1, 1 + transfers)]
     study = toy_study(tmp_path, variants)
-    assert carry_out(study, engine(tmp_path, workers=1, runs_per_worker=limit)).failed == {}
-    pooled = results(study)
-    seen = [r["summaries"]["Probe"] for r in pooled.values() if r["stage"] == "transfer"]
+    assert carry_out(study, engine(tmp_path, workers=1, limits={"runs_per_worker": limit})).failed == {}
+    seen = probes(study)
     assert len({probe.pop("pid") for probe in seen}) == (2 if limit else 1)
     expected = {"main": True, "threads": 1, "omp": "1", "environment": "LightningEnvironment", "world_size": 1}
-    assert seen == [expected | {"visible": None}] * transfers
+    assert seen == [expected | {"visible": None, "data_workers": "fork"}] * transfers
+    assert starts(study) == [1] * (1 + transfers)
+    assert not (study.root / "toys" / "failed").exists()
     monkeypatch.delenv("SLURM_NTASKS")
     here = toy_study(tmp_path / "here", variants)
     assert carry_out(here, "inline").failed == {}
-    assert {id_: r["metrics"] for id_, r in results(here).items()} == {id_: r["metrics"] for id_, r in pooled.items()}
+    found = {id_: result["metrics"] for id_, result in results(study).items()}
+    assert {id_: result["metrics"] for id_, result in results(here).items()} == found
     assert sorted(path.name for path in (study.root / "toys").glob(".*")) == [".driver.lock"]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Parsl leaves sockets to be collected
-@pytest.mark.parametrize("name", ["local", "slurm", "pbs"])
-def test_the_engines_that_come_with_it_are_valid(name):
-    config, limits = read(ENGINES / f"{name}.yaml")
-    assert config.executors[0].label == name
-    assert limits == {"runs_per_worker": 500, "worker_gib": None}
+@pytest.mark.slow
+@pytest.mark.parametrize(("gib", "processes"), [(0.1, 3), (50.0, 1)])  # torch alone takes 0.2
+def test_a_worker_that_holds_too_much_memory_is_replaced(tmp_path, gib, processes):
+    study = toy_study(tmp_path, [{"seed_everything": seed, "pretrain.layers": 0, **PROBED} for seed in range(3)])
+    assert carry_out(study, engine(tmp_path, workers=1, limits={"worker_gib": gib})).failed == {}
+    assert len({probe["pid"] for probe in probes(study)}) == processes
+    assert starts(study) == [1] * 3
 
 
-def test_a_wrong_engine_is_refused_with_its_file(tmp_path):
-    file = tmp_path / "engine.yaml"
-    study = toy_study(tmp_path, [{}])
-    with pytest.raises(UserError, match=r"engine\.yaml.*No such file"):
-        carry_out(study, file)
-    file.write_text("parsl: {class_path: parsl.config.Config, init_args: {retires: 3}}")
-    with pytest.raises(UserError, match=r"engine\.yaml: parsl: .*retires"):
-        carry_out(study, file)
-    executors = "[{class_path: parsl.executors.threads.ThreadPoolExecutor}]"
-    file.write_text(f"parsl: {{class_path: parsl.config.Config, init_args: {{executors: {executors}}}}}")
-    with pytest.raises(UserError, match="main thread, got ThreadPoolExecutor"):
-        carry_out(study, file)
+def test_memory_that_was_given_back_does_not_count():
+    before = worker._own_gib()
+    block = b"x" * (GIB // 4)
+    assert 0.24 < worker._own_gib() - before < 0.3
+    del block
+    assert worker._own_gib() - before < 0.05
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_from_run_to_run(tmp_path):
+    study = toy_study(
+        tmp_path,
+        [{"seed_everything": seed, "pretrain.layers": 0, "trainer.max_epochs": 1} for seed in range(12)],
+    )
+    held = []
+    for stage in study.stages.values():
+        assert worker.work(task_of(study, stage)).status == "done"
+        worker._tidy(first=False)
+        held.append(worker._own_gib())
+    assert held[-1] - held[3] < 0.02
+
+
+def names(given: str | None, cards: int, wanted: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """Returns the devices that workers see, one after the other, by their names in the engine's file."""
+    monkeypatch.setattr(accelerators, "_count", lambda: cards)
+    for name, value in ((accelerators.VARIABLE, given), (accelerators.ASSIGNED, None)):
+        monkeypatch.setenv(name, value or "")
+        if value is None:
+            monkeypatch.delenv(name)
+    accelerators.assign(wanted)
+    seen = []
+    for rank in range(len(wanted)):
+        monkeypatch.setenv("PARSL_WORKER_RANK", str(rank))
+        accelerators.take()
+        seen.append(os.environ.get(accelerators.VARIABLE))
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("given", "cards", "wanted", "seen"),
+    [
+        (None, 2, ["0", "1"], ["0", "1"]),
+        (None, 2, ["0", "1", "2", "3"], ["0", "1", "0", "1"]),
+        (None, 4, ["1", "3"], ["1", "3"]),
+        ("2,3", 4, ["0", "1"], ["2", "3"]),  # what the scheduler gave this job, on a node with four
+        ("GPU-a1, GPU-b2", 4, ["0", "1", "2"], ["GPU-a1", "GPU-b2", "GPU-a1"]),
+        (None, 2, ["GPU-a1", "MIG-c3"], ["GPU-a1", "MIG-c3"]),
+        (None, 0, ["0", "1"], ["0", "1"]),  # cards of another maker
+        (None, 2, [], []),
+    ],
+)
+def test_a_worker_sees_its_accelerator(given, cards, wanted, seen, monkeypatch):
+    assert names(given, cards, wanted, monkeypatch) == seen
+
+
+@pytest.mark.parametrize(("given", "count"), [(None, 3), ("1", 1), ("", 0), ("-1", 0), ("0,-1,2", 1)])
+def test_devices_that_are_hidden_from_the_driver_are_not_used(given, count, monkeypatch):
+    monkeypatch.setattr(accelerators, "_count", lambda: 3)
+    monkeypatch.setenv(accelerators.VARIABLE, given or "")
+    if given is None:
+        monkeypatch.delenv(accelerators.VARIABLE)
+    assert len(accelerators.visible()) == count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("named", "given", "seen"), [(True, "3,5", ["3", "5"]), (True, "3", ["3", "3"]), (False, None, ["0"])]
+)
+def test_workers_are_pinned_before_torch_is_imported(tmp_path, monkeypatch, named, given, seen):
+    # two names on two devices and on one; the default engine where there is one device
+    path, notes = spy(tmp_path, cards=1)
+    variants = [{"seed_everything": s, "pretrain.layers": 0, "trainer.accelerator": "auto", **PROBED} for s in range(4)]
+    nap = {"class_path": "probes.Nap", "init_args": {"seconds": 2.0}}  # all workers get some
+    study = toy_study(tmp_path, [one | {"trainer.callbacks": [*PROBED["trainer.callbacks"], nap]} for one in variants])
+    file = engine(tmp_path, None, available_accelerators=["0", "1"])
+    monkeypatch.setenv("PYTHONPATH", f"{path}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    environment = {"TORCH_SPY": str(notes)} | ({"CUDA_VISIBLE_DEVICES": given} if given else {})
+    driver = start(tmp_path, study, str(file) if named else "default", **environment)
+    assert (driver.communicate()[0], driver.returncode)[1] == 0
+    imports = [line.split() for line in notes.read_text().splitlines()]
+    assert len({pid for pid, _ in imports}) == len(imports)
+    assert sorted(device for _, device in imports) == seen
+    assert {(str(probe["pid"]), probe["visible"]) for probe in probes(study)} == set(map(tuple, imports))
+
+
+@pytest.mark.slow
+def test_more_threads_than_cores_are_one_worker(tmp_path):
+    threads = 1 + len(os.sched_getaffinity(0))
+    study = toy_study(tmp_path, [{"seed_everything": s, "pretrain.layers": 0, **PROBED} for s in range(2)], threads)
+    assert carry_out(study).failed == {}
+    assert len({probe["pid"] for probe in probes(study)}) == 1
+    assert {(probe["threads"], probe["omp"]) for probe in probes(study)} == {(threads, str(threads))}
+
+
+@pytest.mark.slow
+def test_a_stage_that_kills_its_workers_is_a_failure_and_the_others_go_on(tmp_path):
+    exits = {"train": {"part": "train", "epoch": 1}, "test": {"part": "test"}}
+    killers = [{"trainer.callbacks": [{"class_path": "probes.Exit", "init_args": args}]} for args in exits.values()]
+    study = toy_study(tmp_path, [{"pretrain.layers": 0, **one} for one in (PROBED, *killers)])
+    good, *bad = study.stages
+    outcome = carry_out(study, engine(tmp_path))
+    assert outcome.done == 1 and list(results(study)) == [good]
+    assert outcome.failed.keys() == set(bad)
+    assert all("lost its worker 5 times at the same epoch" in message for message in outcome.failed.values())
+    for id_ in bad:
+        (run,) = (study.root / "toys").glob(f"transfer-{id_[:8]}")
+        assert (run / "log.txt").read_text().count(" stage in ") == 5
+        assert "lost its worker" in (study.root / "toys" / "failed" / id_[:8] / "reason.txt").read_text()
+
+
+@pytest.mark.slow
+def test_two_workers_are_busy_until_the_queue_is_empty(tmp_path, monkeypatch):
+    # 80 tasks, every fourth ten times as long
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    study = trivial_study(tmp_path, [3.0 if n % 4 == 0 else 0.3 for n in range(80)])
+    pool = parsl_pool(engine(tmp_path), 1, False, (), tmp_path / "scratch", work=nap)
+    assert carry_out(study, pool=pool).done == 80
+    done = [line.split() for line in (tmp_path / "done.txt").read_text().splitlines()]
+    by_worker: dict[str, list[tuple[float, float]]] = {}
+    for pid, begin, end in done:
+        by_worker.setdefault(pid, []).append((float(begin), float(end)))
+    empty = max(float(begin) for _, begin, _ in done)
+    assert len(by_worker) == 2 and len(done) == 80
+    idle = present = 0.0
+    for tasks in by_worker.values():
+        tasks.sort()
+        idle += sum(later[0] - earlier[1] for earlier, later in zip(tasks, tasks[1:], strict=False))
+        present += empty - tasks[0][0]
+    assert idle / present < 0.05
+
+
+def test_the_engines_that_come_with_it_are_valid():
+    for name in ("local", "slurm", "pbs"):
+        config, limits = read(ENGINES / f"{name}.yaml")
+        assert config.executors[0].label == name
+        assert limits == {"runs_per_worker": 500, "worker_gib": None}
 
 
 def test_no_stage_starts_that_a_pilot_job_cannot_end():
-    assert _drain_period("01:00:00", longest=600) == 3600 - 600 - MARGIN
-    assert _drain_period("00:10:00", longest=900) is None  # cut off and resumed, for want of a longer job
+    # an hour, less a minute for its ends; a stage may take a fifth longer than others did
+    assert drain_period("01:00:00", [100, 600]) == 3600 - 60 - 720
+    assert drain_period("00:01:00", [10]) == 60 - 15 - 12
+    assert drain_period("01:00:00", []) is None  # nothing is known yet
+    assert drain_period("00:10:00", [60, 900]) == 600 - 60 - 72  # 900 s are cut off anyway, and go on in the next
+    assert drain_period("00:10:00", [900]) is None
 
 
-def test_the_line_of_a_study():
-    seconds, stream = [0.0], io.StringIO()
-    live = Live(60, 10, clock=lambda: seconds[0], stream=stream)
-    assert live.line() == "10/60 done, 0 running, 0 failed"
-    seconds[0], live.done, live.failed, live.running = 120.0, 19, 1, 2
-    for best, id_ in ((0.5, "a"), (0.9, "b"), (0.7, "c")):
-        live.take({"name": "val/accuracy", "mode": "max", "best": best}, id_ * 64)
-    # ten stages in two minutes, forty to go
-    expected = "19/60 done, 2 running, 1 failed · 5/min · ETA 8 min 00 s · best val/accuracy 0.9 (bbbbbbbb)"
-    assert live.line() == expected
-    live.draw(lambda: 2)
-    live.draw(lambda: 3)
-    assert stream.getvalue() == expected + "\n"
+def test_later_jobs_leave_the_time_that_stages_turned_out_to_take():
+    executor = read(ENGINES / "slurm.yaml")[0].executors[0]
+    leave_time(executor, ())
+    assert executor.drain_period is None
+    for seconds, period in ((600, 4 * 3600 - 60 - 720), (100, 4 * 3600 - 60 - 720), (3600, 4 * 3600 - 60 - 4320)):
+        leave_time(executor, (seconds,))
+        assert executor.drain_period == period
+        assert f"--drain_period={period} " in executor.launch_cmd
 
 
 def _read_for_ever(messages: SocketQueue) -> None:
@@ -113,7 +222,7 @@ def test_a_reader_killed_while_it_waits_holds_nobody_up():
     reader.start()
     while _state(reader.pid) != "S":  # asleep: it waits
         time.sleep(0.1)
-    reader.kill()
+    os.kill(reader.pid, signal.SIGKILL)
     reader.join()
     messages.put({"task": 1})
     assert messages.get(timeout=5) == {"task": 1}
@@ -124,72 +233,3 @@ def test_a_reader_killed_while_it_waits_holds_nobody_up():
 
 def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-def start(tmp_path: Path, name: str, seeds: int) -> subprocess.Popen[str]:
-    """Starts a driver of its own on the study of so many seeds."""
-    tests = Path(__file__).parents[1]
-    return subprocess.Popen(
-        [sys.executable, str(tests / "study" / "studies.py"), str(tmp_path), name, str(seeds)],
-        env=os.environ | {"TLKIT_TEST": str(tmp_path), "PYTHONPATH": f"{tests}:{tests / 'study'}"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def processes(mark: str) -> dict[int, str]:
-    """Returns process -> command line of all whose environment or command has a mark."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if mark in command or mark in (entry / "environ").read_bytes().decode(errors="replace"):
-                found[int(entry.name)] = command
-        except OSError:
-            continue
-    return found
-
-
-@pytest.mark.cluster
-def test_an_engine_that_cannot_start_says_what_it_tried(tmp_path):
-    file = engine(tmp_path)
-    content = yaml.safe_load(file.read_text())
-    provider = content["parsl"]["init_args"]["executors"][0]["init_args"]["provider"]
-    provider["init_args"] = {"worker_init": "echo no such module >&2; exit 7"}
-    file.write_text(yaml.safe_dump(content))
-    with pytest.raises(UserError, match=r"(?s)EXIT CODE: 7.*no such module.*LocalProvider.*tlkit\.study\.launch pool"):
-        carry_out(toy_study(tmp_path, [{}]), file)
-
-
-@pytest.mark.cluster
-def test_a_killed_driver_leaves_nothing_running_and_starting_again_goes_on(tmp_path):
-    file = engine(tmp_path)
-    driver = start(tmp_path, str(file), 3)
-    while not list(tmp_path.glob("runs/toys/*/checkpoints/last.ckpt")):
-        assert driver.poll() is None, driver.communicate()[0]
-        time.sleep(0.1)
-    assert len(processes(str(tmp_path))) >= 4
-    driver.kill()
-    driver.communicate()
-    time.sleep(15)
-    assert processes(str(tmp_path)) == {}
-    study = toy_study(tmp_path, [{"seed_everything": seed} for seed in range(3)])
-    assert carry_out(study, file).failed == {}
-    assert results(study).keys() == study.stages.keys()
-    assert len(list(tmp_path.glob("runs/toys/*/identity.json"))) == 6  # nothing was started twice
-
-
-@pytest.mark.cluster
-def test_ctrl_c_ends_everything_in_order(tmp_path):
-    driver = start(tmp_path, str(engine(tmp_path)), 3)
-    while not list(tmp_path.glob("runs/toys/*/checkpoints/last.ckpt")):
-        assert driver.poll() is None, driver.communicate()[0]
-        time.sleep(0.1)
-    os.killpg(driver.pid, signal.SIGINT)  # as a terminal does
-    assert "KeyboardInterrupt" in driver.communicate(timeout=15)[0]
-    assert processes(str(tmp_path)) == {}
-    assert not list((tmp_path / "runs" / "toys").glob("failed/*"))

@@ -1,132 +1,102 @@
-"""The same study under SLURM: one node, which is this machine."""
+"""Studies under SLURM: one node, which is this machine."""
 
-import os
-import shutil
-import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
+import pandas as pd
 import pytest
-import yaml
+from parsl.providers import SlurmProvider
+from pools import HERE, PROBED, probes, results, spy
+from slurm import CORES, begin, engine, jobs, one_node, said
 from studies import toy_study
-from test_engine_parsl import ENGINES, PROBED, results
+from trivial import only_torch, trivial_study
 
+from tlkit.errors import UserError
 from tlkit.study.engine import carry_out
+from tlkit.study.pool import parsl_pool
 
-pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
-
-CONFIGURATION = """\
-ClusterName=tlkit
-SlurmctldHost={host}(127.0.0.1)
-SlurmUser=root
-AuthInfo=socket={munge}/socket
-StateSaveLocation={place}/state
-SlurmdSpoolDir={place}/spool
-SlurmctldPidFile={place}/slurmctld.pid
-SlurmdPidFile={place}/slurmd.pid
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
-AccountingStorageType=accounting_storage/none
-ReturnToService=2
-MpiDefault=none
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} State=UNKNOWN
-PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
-"""
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
 
 
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Starts SLURM with one node, and stops it."""
-    missing = [name for name in ("munged", "slurmctld", "slurmd", "sbatch") if not shutil.which(name, path=_path())]
-    if missing or os.geteuid() != 0:
-        pytest.skip(f"needs Debian's slurm-wlm and munge, and root to start them; missing: {missing or 'root'}")
-    monkeypatch.setenv("PATH", _path())
-    place = Path("/tmp") / f"slurm-{os.getpid()}"  # a socket's path has a hundred characters at most
-    munge = place / "munge"
-    for directory in (munge, place / "state", place / "spool"):
-        directory.mkdir(parents=True)
-    (munge / "key").write_bytes(os.urandom(128))
-    (munge / "key").chmod(0o400)
-    configuration = place / "slurm.conf"
-    cores = len(os.sched_getaffinity(0))
-    host = socket.gethostname()
-    configuration.write_text(CONFIGURATION.format(host=host, place=place, munge=munge, cores=cores))
-    monkeypatch.setenv("SLURM_CONF", str(configuration))
-    files = [f"--{name}-file={munge / name}" for name in ("key", "pid", "log", "seed")]
-    daemons = [
-        ["munged", "--foreground", "--force", f"--socket={munge}/socket", *files],
-        ["slurmctld", "-D", "-f", str(configuration)],
-        ["slurmd", "-D", "-N", host, "-f", str(configuration)],
-    ]
-    running = []
-    try:
-        for command in daemons:
-            log = (place / f"{command[0]}.out").open("w")
-            running.append(subprocess.Popen(command, stdout=log, stderr=log))
-            log.close()
-            time.sleep(1)
-        _wait_for_node(place)
+@pytest.fixture(scope="module", autouse=True)
+def slurm() -> Iterator[None]:
+    with one_node():
         yield
-    finally:
-        for daemon in reversed(running):
-            daemon.terminate()
-            daemon.wait(30)
-        shutil.rmtree(place, ignore_errors=True)
 
 
-def _path() -> str:
-    return f"{os.environ['PATH']}:/usr/sbin:/sbin"
+@pytest.fixture(autouse=True)
+def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsl asks for the state of jobs once a minute."""
+    monkeypatch.setattr(SlurmProvider, "status_polling_interval", 5)
 
 
-def _wait_for_node(place: Path) -> None:
-    for _ in range(60):
-        if "idle" in subprocess.run(["sinfo", "-h", "-o", "%t"], capture_output=True, text=True).stdout:
-            return
-        time.sleep(1)
-    logs = "\n".join(f"{file.name}: {file.read_text()}" for file in place.glob("*.out"))
-    pytest.fail(f"SLURM's node does not come up:\n{logs}")
+def nap(seconds: float, epochs: int, seed: int = 0) -> dict[str, object]:
+    """Returns a transfer without a pretrain whose epochs take so long."""
+    callback = {"class_path": "probes.Nap", "init_args": {"seconds": seconds}}
+    changes = {"pretrain.layers": 0, "trainer.max_epochs": epochs, "seed_everything": seed}
+    return changes | {"trainer.callbacks": [callback]}
 
 
-def slurm_engine(tmp_path: Path) -> Path:
-    content = yaml.safe_load((ENGINES / "slurm.yaml").read_text())
-    executor = content["parsl"]["init_args"]["executors"][0]["init_args"]
-    executor["address"] = "127.0.0.1"
-    executor["provider"]["init_args"] |= {
-        "partition": "debug",
-        "cores_per_node": len(os.sched_getaffinity(0)),
-        "max_blocks": 1,
-        "walltime": "00:30:00",
-        "launcher": {"class_path": "parsl.launchers.SimpleLauncher"},
-    }
-    target = tmp_path / "slurm.yaml"
-    target.write_text(yaml.safe_dump(content))
-    return target
-
-
-def test_slurm_gives_what_this_process_gives_although_a_pilot_job_is_cancelled(tmp_path, slurm):
+def test_slurm_gives_what_this_process_gives_although_a_pilot_job_is_cancelled(tmp_path):
     variants = [{"seed_everything": seed, **PROBED} for seed in range(4)]
     study, here = toy_study(tmp_path, variants), toy_study(tmp_path / "here", variants)
-    jobs: list[str] = []
+    cancelled: list[str] = []
 
     def cancel() -> None:
         while not list(tmp_path.glob("runs/toys/*/checkpoints/last.ckpt")):
             time.sleep(0.2)
-        jobs.extend(subprocess.run(["squeue", "-h", "-o", "%A"], capture_output=True, text=True).stdout.split())
-        subprocess.run(["scancel", *jobs], check=True)
+        cancelled.extend(said("squeue", "-h", "-o", "%A").split())
+        subprocess.run(["scancel", *cancelled], check=True)
 
     canceller = threading.Thread(target=cancel)
     canceller.start()
-    assert carry_out(study, slurm_engine(tmp_path), {id_: 5.0 for id_ in study.stages}).failed == {}
+    assert carry_out(study, engine(tmp_path, max_blocks=1), {id_: 5.0 for id_ in study.stages}).failed == {}
     canceller.join()
-    assert len(jobs) == 1
-    pooled = results(study)
-    probes = [r["summaries"]["Probe"] for r in pooled.values() if r["stage"] == "transfer"]
-    assert {(probe["environment"], probe["world_size"]) for probe in probes} == {("LightningEnvironment", 1)}
+    assert [jobs()[job]["JobState"] for job in cancelled] == ["CANCELLED"]
+    seen = {(probe["environment"], probe["world_size"], probe["threads"]) for probe in probes(study)}
+    assert seen == {("LightningEnvironment", 1, 1)}
     assert carry_out(here, "inline").failed == {}
-    assert {id_: r["metrics"] for id_, r in pooled.items()} == {id_: r["metrics"] for id_, r in results(here).items()}
-    assert subprocess.run(["squeue", "-h", "-o", "%t"], capture_output=True, text=True).stdout.split() in ([], ["CG"])
+    expected = {id_: result["metrics"] for id_, result in results(here).items()}
+    assert {id_: result["metrics"] for id_, result in results(study).items()} == expected
+    assert said("squeue", "-h", "-o", "%t").split() in ([], ["CG"])
+
+
+def test_walltime(tmp_path):
+    # a minute: no short stage starts that could be cut off, and one that is longer than any job goes on in the next
+    study = toy_study(tmp_path, [nap(8.0, 12), *(nap(2.0, 3, seed) for seed in range(8))])
+    long, *short = study.stages
+    before = set(jobs())
+    expected = {long: 100.0} | dict.fromkeys(short, 8.0)
+    assert carry_out(study, engine(tmp_path, max_blocks=1, walltime="00:01:00"), expected).failed == {}
+    begins = sorted(begin(job) for id_, job in jobs().items() if id_ not in before)
+    runs = {id_: next((study.root / "toys").glob(f"transfer-{id_[:8]}")) for id_ in study.stages}
+    for id_ in short:
+        started = (runs[id_] / "identity.json").stat().st_mtime
+        assert started - max(some for some in begins if some <= started) < 60 - 8
+        assert (runs[id_] / "log.txt").read_text().count(" stage in ") == 1
+    log = (runs[long] / "log.txt").read_text()
+    assert log.count(" stage in ") == 1 + log.count("going on with") > 1
+    assert pd.read_csv(runs[long] / "metrics.csv")["epoch"].dropna().astype(int).unique().tolist() == [*range(12)]
+
+
+def test_500_stages_are_four_jobs_at_most_and_torch_is_imported_once_per_worker(tmp_path, monkeypatch):
+    path, notes = spy(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{path}:{HERE}")
+    monkeypatch.setenv("TORCH_SPY", str(notes))
+    study, before = trivial_study(tmp_path, [0.0] * 500), set(jobs())
+    pool = parsl_pool(engine(tmp_path), 1, False, (), tmp_path / "scratch", work=only_torch)
+    assert carry_out(study, pool=pool).done == 500
+    count = len(set(jobs()) - before)
+    assert 1 <= count <= 4
+    done = [line.split()[0] for line in (tmp_path / "done.txt").read_text().splitlines()]
+    imported = [line.split()[0] for line in notes.read_text().splitlines()]
+    assert len(done) == 500
+    assert sorted(imported) == sorted(set(done)) and len(imported) <= CORES * count
+
+
+def test_what_slurm_refuses_is_said(tmp_path):
+    pool = parsl_pool(engine(tmp_path, partition="gpus"), 1, False, (), tmp_path / "scratch", work=only_torch)
+    with pytest.raises(UserError, match=r"(?s)invalid partition.*tried:.*partition='gpus'"):
+        carry_out(trivial_study(tmp_path, [0.0]), pool=pool)

@@ -1,14 +1,12 @@
 """Carries a study out: every stage once, in the order of what starts from what, whatever happens to the workers."""
 
 import json
-import logging
 import os
 import shutil
 import socket
-import zipfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -20,12 +18,11 @@ from tlkit.errors import UserError
 from tlkit.study.live import Live
 from tlkit.study.planned import PlannedStage, StudyPlan
 from tlkit.study.pool import Pool, inline, parsl_pool
+from tlkit.study.todo import to_run
 from tlkit.study.worker import Done, Task
 
-log = logging.getLogger("tlkit")
-
 LOSSES = 5
-"""Times that a stage may lose its worker: more often than chance would have it, the stage is what kills it."""
+"""Times in a row that a stage may lose its worker without a new checkpoint: then the stage is what kills it."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +46,14 @@ class _State:
     ready: list[PlannedStage] = field(default_factory=list)
     flying: dict["Future[Done]", PlannedStage] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-    losses: dict[str, int] = field(default_factory=dict)
+    losses: dict[str, list[int]] = field(default_factory=dict)  # id -> how far it was at each loss
 
 
 def carry_out(
-    plan: StudyPlan, engine: Path | Literal["inline"] | None = None, estimate: Mapping[str, float] | None = None
+    plan: StudyPlan,
+    engine: Path | Literal["inline"] | None = None,
+    estimate: Mapping[str, float] | None = None,
+    pool: AbstractContextManager[Pool] | None = None,
 ) -> Outcome:
     """Runs all stages of a study that are not finished; one that was cut off goes on from its last checkpoint.
 
@@ -61,13 +61,14 @@ def carry_out(
         plan: the study.
         engine: YAML of a Parsl configuration, ``inline`` for this process, None for this machine.
         estimate: id of a stage -> seconds that it is expected to take.
+        pool: workers to be used in place of the engine's.
 
     Raises:
         UserError: another driver is at this study, the engine does not start or breaks down, the disk is full.
     """
     estimate = estimate or {}
     study = plan.root.resolve() / plan.name
-    with _sole_driver(study / ".driver.lock"):
+    with sole_driver(study / ".driver.lock"):
         scratch = study / ".engine"
         shutil.rmtree(scratch, ignore_errors=True)  # of a driver that was killed
         todo = to_run(plan)
@@ -75,67 +76,15 @@ def carry_out(
         state = _State({stage.id: stage for stage in todo})
         if todo:
             accelerated = any(stage.config["trainer"].get("accelerator") != "cpu" for stage in todo)
-            longest = max((estimate.get(stage.id, 0.0) for stage in todo), default=0.0)
-            pool = inline() if engine == "inline" else parsl_pool(engine, plan.threads, accelerated, longest, scratch)
+            expected = [estimate[stage.id] for stage in todo if stage.id in estimate]
+            if pool is None:
+                pool = (
+                    inline() if engine == "inline" else parsl_pool(engine, plan.threads, accelerated, expected, scratch)
+                )
             with pool as workers:
                 _loop(plan, state, workers, live, estimate)
         live.draw(lambda: 0, last=True)
     return Outcome(live.done, state.failed)
-
-
-def to_run(plan: StudyPlan) -> list[PlannedStage]:
-    """Returns the stages without a finished run, and the finished pretrains whose weights they need and are gone.
-
-    A finished run that was damaged is set aside under another name, and its stage is run again.
-    """
-    finished = _finished(plan.root)
-    todo = {id_ for id_ in plan.stages if id_ not in finished}
-    for id_, stage in reversed(plan.stages.items()):
-        source = stage.pretrain
-        if id_ in todo and source in finished and not _has_weights(finished[source]):
-            todo.add(source)
-    return [stage for id_, stage in plan.stages.items() if id_ in todo]
-
-
-def _finished(root: Path) -> dict[str, Path]:
-    """Returns id -> run directory of all runs with a result that can be read and is theirs."""
-    found: dict[str, Path] = {}
-    for file in sorted(root.glob("*/*/result.json")):
-        run = file.parent
-        if run.name.startswith("damaged-"):
-            continue
-        try:
-            result, label = (json.loads((run / name).read_text()) for name in ("result.json", "identity.json"))
-            if result["id"] != label["id"] or not {"metric", "metrics", "seconds"} <= result.keys():
-                raise ValueError("not the result of this run")
-            found[result["id"]] = run
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            _set_aside(run, f"result.json: {error}")
-    return found
-
-
-def _has_weights(run: Path) -> bool:
-    best = next((run / "checkpoints" / name for name in ("best.ckpt", "last.ckpt") if _exists(run, name)), None)
-    if best is None:
-        return False  # cleaned up
-    if zipfile.is_zipfile(best):
-        return True
-    _set_aside(run, f"{best.name} is no checkpoint")
-    return False
-
-
-def _exists(run: Path, name: str) -> bool:
-    return (run / "checkpoints" / name).exists()
-
-
-def _set_aside(run: Path, reason: str) -> None:
-    target = run.with_name(f"damaged-{run.name}")
-    n = 1
-    while target.exists():
-        n += 1
-        target = run.with_name(f"damaged-{run.name}-{n}")
-    run.rename(target)
-    log.warning("%s is damaged (%s): it is now %s, and its stage is run again", run, reason, target.name)
 
 
 def _loop(plan: StudyPlan, state: _State, workers: Pool, live: Live, estimate: Mapping[str, float]) -> None:
@@ -143,7 +92,7 @@ def _loop(plan: StudyPlan, state: _State, workers: Pool, live: Live, estimate: M
     while state.ready or state.flying:
         while state.ready and len(state.flying) < workers.slots:
             stage = state.ready.pop(0)
-            state.flying[workers.submit(_task(plan, stage))] = stage
+            state.flying[workers.submit(task_of(plan, stage))] = stage
         finished, _ = wait(state.flying, timeout=1.0, return_when=FIRST_COMPLETED)
         for future in finished:
             _take(plan, state, state.flying.pop(future), future, live, workers)
@@ -162,7 +111,8 @@ def _release(state: _State, estimate: Mapping[str, float]) -> None:
         state.ready.append(state.waiting.pop(stage.id))
 
 
-def _task(plan: StudyPlan, stage: PlannedStage) -> Task:
+def task_of(plan: StudyPlan, stage: PlannedStage) -> Task:
+    """Returns what a worker needs to carry a stage out."""
     config = stage.config | {"runs": str(plan.root.resolve())}
     config["trainer"] = config["trainer"] | {"enable_progress_bar": False}
     config["pretrain"] = config["pretrain"] | {"reuse": True}  # it is this study's, finished before
@@ -173,19 +123,19 @@ def _take(
     plan: StudyPlan, state: _State, stage: PlannedStage, future: "Future[Done]", live: Live, workers: Pool
 ) -> None:
     """Enters what became of a stage."""
-    from parsl.executors.errors import BadStateException
     from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
 
     try:
         done = future.result()
     except (WorkerLost, ManagerLost) as error:
-        state.losses[stage.id] = state.losses.get(stage.id, 0) + 1
-        if state.losses[stage.id] < LOSSES:
+        reached = state.losses.setdefault(stage.id, [])
+        reached.append(_progress(plan, stage))
+        if reached.count(reached[-1]) < LOSSES:  # one that got further was cut off, as by the end of a pilot job
             state.ready.insert(0, stage)
             return
-        _fail(plan, state, stage, f"lost its worker {LOSSES} times, the last time so: {error}", live)
+        _fail(plan, state, stage, f"lost its worker {LOSSES} times at the same epoch, the last time so: {error}", live)
         return
-    except BadStateException as error:
+    except Exception as error:  # of the pool or of what brings tasks to it: those of a stage are its result
         raise UserError(f"the engine cannot keep workers: {error}\ntried:\n{workers.tried()}") from error
     if done.status == "full":
         raise UserError(
@@ -197,8 +147,15 @@ def _take(
         return
     shutil.rmtree(plan.root / plan.name / "failed" / stage.id[:8], ignore_errors=True)
     live.done += 1
+    workers.learn(done.seconds)
     if stage.stage == "transfer":
         live.take(done.metric, stage.id)
+
+
+def _progress(plan: StudyPlan, stage: PlannedStage) -> int:
+    """Returns when a stage's last checkpoint was written, ns; 0: there is none."""
+    written = (run.last for run in runs.find(plan.root, stage.stage, stage.id) if run.last.exists())
+    return max((file.stat().st_mtime_ns for file in written), default=0)
 
 
 def _fail(plan: StudyPlan, state: _State, stage: PlannedStage, message: str, live: Live) -> None:
@@ -215,7 +172,7 @@ def _fail(plan: StudyPlan, state: _State, stage: PlannedStage, message: str, liv
 
 
 @contextmanager
-def _sole_driver(path: Path) -> Iterator[None]:
+def sole_driver(path: Path) -> Iterator[None]:
     """Holds the lock of a study.
 
     Raises:

@@ -6,18 +6,24 @@ Parsl's own commands leave, after a SIGKILL of the driver, the interchange and w
 import runpy
 import signal
 import sys
+import uuid
 from multiprocessing.managers import SyncManager
 
+from tlkit.study import accelerators
 from tlkit.study.survival import SocketQueue, die_with_parent
 
 _PARSL = "parsl.executors.high_throughput"
+_ACCELERATORS = "--available-accelerators"  # the last of the pool's options
 
 
 def _pool() -> None:
     from parsl.multiprocessing import SpawnContext
 
+    accelerators.assign(sys.argv[sys.argv.index(_ACCELERATORS) + 1 :] if _ACCELERATORS in sys.argv else [])
+
     def manager() -> SyncManager:
-        started = SyncManager(ctx=SpawnContext)
+        # a name without a file: killed as it is with its pool, it would leave a directory in /tmp each time
+        started = SyncManager(address=f"\0tlkit-{uuid.uuid4()}", ctx=SpawnContext)
         started.start(initializer=die_with_parent)
         return started
 

@@ -1,5 +1,6 @@
 """How far a study is, on one line."""
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -46,7 +47,8 @@ class Live:
             return
         self._drawn, self.running = self._clock(), running()
         if self._terminal:
-            print(f"\r\x1b[K{self.line()}", end="\n" if last else "", file=self._stream, flush=True)
+            shown = self.line()[: shutil.get_terminal_size().columns - 1]  # one that wraps cannot be drawn over
+            print(f"\r\x1b[K{shown}", end="\n" if last else "", file=self._stream, flush=True)
         else:
             print(self.line(), file=self._stream, flush=True)
 

@@ -1,27 +1,33 @@
 """Workers for the stages of a study: Parsl's, as a YAML describes them, or this process."""
 
+import logging
+import math
 import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonargparse._util import import_object
+import zmq
 
 from tlkit.errors import UserError
+from tlkit.study.accelerators import visible
+from tlkit.study.engine_file import DEFAULTS, read
+from tlkit.study.jobs import leave_time, replace_or_give_up
 from tlkit.study.worker import Done, Task, work, work_in_pool
 
-# Seconds. A pool whose interchange is gone ends THRESHOLD later, and then takes up to 3 s to end its workers.
+# Seconds. A pool looks after its workers every HEARTBEAT; on this machine one whose interchange is gone ends THRESHOLD
+# later, and then takes up to 3 s to end its workers. Pilot jobs, which may wait for days, follow the engine's YAML.
 HEARTBEAT, THRESHOLD = 2, 10
-MARGIN = 120  # seconds of a pilot job for starting its workers and for ending
-LIMITS = ("runs_per_worker", "worker_gib")
+ANSWER = 30  # seconds that the interchange has for a question
 GIB_PER_WORKER = 2.0  # torch, a small network and its data
+
+_GONE = "Parsl's interchange has ended or does not answer; its log is in {}. Start the study again to go on"
 
 
 @dataclass
@@ -34,6 +40,7 @@ class Pool:
         check: raises `UserError` if the workers can do nothing any more.
         slots: stages that may be handed out at once.
         tried: returns what was started, for messages.
+        learn: is told how long a stage took, s.
     """
 
     submit: Callable[[Task], "Future[Done]"]
@@ -41,6 +48,7 @@ class Pool:
     check: Callable[[], None]
     slots: float
     tried: Callable[[], str]
+    learn: Callable[[float], None] = lambda seconds: None
 
 
 @contextmanager
@@ -56,27 +64,39 @@ def inline() -> Iterator[Pool]:
 
 
 @contextmanager
-def parsl_pool(engine: Path | None, threads: int, accelerated: bool, longest: float, scratch: Path) -> Iterator[Pool]:
+def parsl_pool(
+    engine: Path | None,
+    threads: int,
+    accelerated: bool,
+    expected: Collection[float],
+    scratch: Path,
+    workers: int | None = None,
+    work: Callable[[Task], Done] = work_in_pool,
+) -> Iterator[Pool]:
     """Starts Parsl and stops it.
 
     Args:
-        engine: YAML with ``parsl`` (a Parsl configuration by class path), ``runs_per_worker`` and ``worker_gib``;
-            None: this machine, with as many workers as fit.
+        engine: YAML, see `engine_file`; None: this machine, with as many workers as fit.
         threads: per worker.
         accelerated: whether some stage may use an accelerator.
-        longest: seconds that the longest stage is expected to take; 0: unknown.
+        expected: seconds that the stages are expected to take, as far as it is known.
         scratch: directory for Parsl's logs and scripts; removed when all went well.
+        workers: exactly so many; None: as many as the engine says, or as fit.
+        work: what a worker does with a task.
 
     Raises:
         UserError: the engine cannot start; says what was tried.
     """
     import parsl
     from parsl.dataflow.dflow import DataFlowKernel
+    from parsl.logconfigs.file import FileLogging
 
-    config, limits = read(engine) if engine else (_this_machine(threads, accelerated), {})
+    config, limits = read(engine) if engine else (_this_machine(accelerated), DEFAULTS)
     for executor in config.executors:
-        _adapt(executor, threads, longest, engine)
-    config.run_dir, config.initialize_logging, config.retries = str(scratch), False, 0
+        _adapt(executor, threads, expected, engine)
+    if workers:
+        _exactly(workers, config.executors, engine)
+    config.run_dir, config.initialize_logging, config.retries = str(scratch), FileLogging(level=logging.INFO), 0
 
     def tried() -> str:
         shown = (
@@ -90,55 +110,59 @@ def parsl_pool(engine: Path | None, threads: int, accelerated: bool, longest: fl
         raise UserError(
             f"the engine {engine or 'for this machine'} does not start: {error}; tried:\n{tried()}"
         ) from error
-    app = parsl.python_app(work_in_pool, data_flow_kernel=kernel)
+    for executor in config.executors:
+        _limit_answers(executor)
+    app = parsl.python_app(work, data_flow_kernel=kernel)
+    needs = ", ".join(f"{e.cores_per_worker} cores and {e.mem_per_worker} GiB of free memory" for e in config.executors)
+
+    def managers() -> list[dict[str, Any]]:
+        try:
+            return [manager for executor in config.executors for manager in executor.connected_managers()]
+        except zmq.ZMQError:
+            raise UserError(_GONE.format(scratch)) from None
 
     def check() -> None:
+        if any(executor.interchange_proc.poll() is not None for executor in config.executors):
+            raise UserError(_GONE.format(scratch))
+        if (nodes := managers()) and not any(node["worker_count"] for node in nodes):
+            raise UserError(
+                f"expected room for a worker, got none: each takes {needs}; set cores_per_worker (the study's threads "
+                "raise it) or mem_per_worker to less, in an engine of your own: configs/engines/local.yaml"
+            )
+
+    def learn(seconds: float) -> None:
         for executor in config.executors:
-            if executor.interchange_proc.poll() is not None:
-                raise UserError(
-                    f"Parsl's interchange has ended; its log is in {scratch}. Start the study again to go on"
-                )
+            leave_time(executor, (seconds,))
 
     def running() -> int:
-        return sum(manager["tasks"] for executor in config.executors for manager in executor.connected_managers())
+        return sum(node["tasks"] for node in managers())
 
     try:
-        yield Pool(lambda task: app(replace(task, **limits)), running, check, float("inf"), tried)
+        yield Pool(lambda task: app(replace(task, **limits)), running, check, float("inf"), tried, learn)
     finally:
-        kernel.cleanup()
+        _stop(kernel, config.executors)
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def read(engine: Path) -> tuple[Any, dict[str, Any]]:
-    """Returns the Parsl configuration of an engine's YAML, and the limits of its workers.
-
-    Raises:
-        UserError: what is wrong with the file.
-    """
-    try:
-        content = yaml.safe_load(engine.read_text(encoding="utf-8"))
-        unknown = [key for key in content if key not in ("parsl", *LIMITS)]
-        if unknown or "parsl" not in content:
-            raise ValueError(f"expected the keys parsl, {', '.join(LIMITS)}, got {', '.join(map(str, content))}")
-        return _build(content["parsl"], "parsl"), {key: content.get(key) for key in LIMITS}
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise UserError(f"{engine}: {error}; configs/engines has examples") from error
+def _limit_answers(executor: Any) -> None:
+    """Parsl waits for ever for the answer of an interchange that was killed."""
+    client = executor.command_client
+    with client._lock:
+        client.zmq_socket.setsockopt(zmq.RCVTIMEO, 1000 * ANSWER)
+        client.zmq_socket.setsockopt(zmq.SNDTIMEO, 1000 * ANSWER)
 
 
-def _build(node: Any, where: str) -> Any:
-    """Makes objects of mappings with a ``class_path``; not with jsonargparse, as Parsl does not type its launchers."""
-    if isinstance(node, list):
-        return [_build(item, f"{where}[{n}]") for n, item in enumerate(node)]
-    if not isinstance(node, dict) or "class_path" not in node:
-        return node
-    arguments = {key: _build(value, f"{where}.{key}") for key, value in (node.get("init_args") or {}).items()}
-    try:
-        return import_object(node["class_path"])(**arguments)
-    except Exception as error:  # typeguard's, an import's, whatever a constructor raises
-        raise ValueError(f"{where}: {node['class_path']} cannot be made: {error}") from error
+def _stop(kernel: Any, executors: Collection[Any]) -> None:
+    for executor in executors:
+        if executor.interchange_proc.poll() is not None and not executor.bad_state_is_set:
+            # else Parsl would ask the interchange which jobs are idle
+            executor.set_bad_state_and_fail_all(RuntimeError("the interchange has ended"))
+        if executor.bad_state_is_set:
+            executor.provider.cancel(list(executor.job_ids_to_block))  # which Parsl then leaves as they are
+    kernel.cleanup()
 
 
-def _this_machine(threads: int, accelerated: bool) -> Any:
+def _this_machine(accelerated: bool) -> Any:
     from parsl.config import Config
     from parsl.executors import HighThroughputExecutor
     from parsl.providers import LocalProvider
@@ -146,31 +170,18 @@ def _this_machine(threads: int, accelerated: bool) -> Any:
     executor = HighThroughputExecutor(
         label="local",
         address="127.0.0.1",
-        cores_per_worker=threads,
         mem_per_worker=GIB_PER_WORKER,
-        max_workers_per_node=max(1, len(os.sched_getaffinity(0)) // threads),
-        available_accelerators=_accelerators() if accelerated else 0,
+        available_accelerators=len(visible()) if accelerated else 0,
         provider=LocalProvider(),  # type: ignore[no-untyped-call]
     )
     return Config(executors=[executor])
 
 
-def _accelerators() -> int:
-    """Returns the number of NVIDIA devices, without importing torch."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        return int(pynvml.nvmlDeviceGetCount())
-    except pynvml.NVMLError:
-        return 0
-
-
-def _adapt(executor: Any, threads: int, longest: float, engine: Path | None) -> None:
+def _adapt(executor: Any, threads: int, expected: Collection[float], engine: Path | None) -> None:
     """Sets what every engine needs and no user should have to know."""
     from parsl.executors import HighThroughputExecutor
     from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
-    from parsl.jobs.error_handlers import windowed_error_handler
+    from parsl.providers import LocalProvider
 
     if not isinstance(executor, HighThroughputExecutor):
         raise UserError(
@@ -182,19 +193,33 @@ def _adapt(executor: Any, threads: int, longest: float, engine: Path | None) -> 
     if executor.launch_cmd == DEFAULT_LAUNCH_CMD:
         executor.launch_cmd = DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", shlex.join([*launch, "pool"]))
     executor.heartbeat_period = min(executor.heartbeat_period, HEARTBEAT)
-    executor.heartbeat_threshold = min(executor.heartbeat_threshold, THRESHOLD)
     executor.cores_per_worker = max(executor.cores_per_worker, threads)
-    executor.block_error_handler = windowed_error_handler  # one pool that dies is replaced, three in a row are not
-    walltime = getattr(executor.provider, "walltime", None)
-    if walltime and longest and executor.drain_period is None:
-        executor.drain_period = _drain_period(str(walltime), longest)
+    executor.block_error_handler = replace_or_give_up
+    if isinstance(executor.provider, LocalProvider):
+        cores = len(os.sched_getaffinity(0))  # Parsl would count all of the machine
+        executor.heartbeat_threshold = min(executor.heartbeat_threshold, THRESHOLD)
+        executor.cores_per_worker = min(executor.cores_per_worker, cores)  # more threads than cores: one worker
+        executor.provider.worker_init += f"\nexport PARSL_CORES={cores}"
+    try:
+        leave_time(executor, expected)
+    except ValueError:
+        got = getattr(executor.provider, "walltime", None)
+        raise UserError(f"{engine}: walltime: expected HH:MM:SS, got {got}") from None
 
 
-def _drain_period(walltime: str, longest: float) -> int | None:
-    """Returns after how many seconds a pilot job takes no further stage, so that none is cut off.
-
-    A stage that no job is long enough for is cut off and goes on in the next: then there is nothing to wait for.
-    """
-    hours, minutes, seconds = (int(part) for part in walltime.split(":"))
-    period = 3600 * hours + 60 * minutes + seconds - MARGIN - round(longest)
-    return period if period > 0 else None
+def _exactly(workers: int, executors: list[Any], engine: Path | None) -> None:
+    """Sets the number of workers, whatever cores and memory there are: in one job, of as many nodes as they take."""
+    executor, *others = executors
+    most = executor.max_workers_per_node if engine else workers
+    nodes = max(1, math.ceil(workers / most))
+    if others or workers % nodes:
+        raise UserError(
+            f"{engine}: expected one executor with a max_workers_per_node that {workers} workers can be spread over "
+            f"nodes by evenly, got {len(executors)} with {most}"
+        )
+    executor.max_workers_per_node = each = workers // nodes
+    executor.cores_per_worker, executor.mem_per_worker = 1e-9, None
+    devices = executor.available_accelerators
+    executor.available_accelerators = [devices[n % len(devices)] for n in range(each)] if devices else []
+    provider = executor.provider
+    provider.nodes_per_block, provider.init_blocks, provider.min_blocks, provider.max_blocks = nodes, 1, 1, 1

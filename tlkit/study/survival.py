@@ -1,6 +1,7 @@
 """What a worker pool needs to survive the SIGKILL of any process: a queue without locks, and children that follow."""
 
 import ctypes
+import os
 import pickle
 import queue
 import signal
@@ -8,12 +9,19 @@ import socket
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_retired = False
 
 
 def die_with_parent() -> None:
     """Asks the kernel to kill this process when the one that started it ends, however it ends."""
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+
+
+def retire() -> None:
+    """Ends this worker before it takes another task; its pool then starts a fresh one in its place."""
+    global _retired
+    _retired = True
 
 
 class SocketQueue:
@@ -38,6 +46,8 @@ class SocketQueue:
         Raises:
             queue.Empty: none came within `timeout` seconds.
         """
+        if _retired:
+            os._exit(0)  # between two tasks: what was done is handed over, and nobody waits for this process
         self._reader.settimeout(timeout if block else 0.0)
         try:
             return pickle.loads(self._reader.recv(1 << 20))

@@ -1,0 +1,114 @@
+"""A study whose processes are killed at random moments ends as one that was left in peace."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from pools import engine, gone, processes, results, start
+from studies import toy_study
+
+from tlkit.study.engine import carry_out
+from tlkit.study.planned import StudyPlan
+
+pytestmark = pytest.mark.slow
+
+KILLS = 20
+TARGETS = ("driver", "worker", "worker", "both")
+WORKER_BYTES = 150 << 20  # of a process that has imported torch; Parsl's others have a third
+
+
+def workers(mark: str, driver: int) -> list[int]:
+    """Returns the processes that train."""
+    found = []
+    for pid, command in processes(mark).items():
+        try:
+            resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except OSError:
+            continue
+        if pid != driver and "spawn_main" in command and resident > WORKER_BYTES:
+            found.append(pid)
+    return found
+
+
+def finished(tmp_path: Path) -> int:
+    return len(list(tmp_path.glob("runs/toys/*/result.json")))
+
+
+def weights(study: StudyPlan) -> dict[str, dict[str, torch.Tensor]]:
+    return {
+        id_: torch.load(path, weights_only=True)["state_dict"]
+        for id_, stage in study.stages.items()
+        for path in (study.root / "toys").glob(f"{stage.stage}-{id_[:8]}/checkpoints/best.ckpt")
+    }
+
+
+def disturb(tmp_path: Path, study: StudyPlan, chance: random.Random) -> dict[str, int]:
+    """Carries a study out with random SIGKILLs; returns how many of each kind."""
+    kills = dict.fromkeys(TARGETS, 0)
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    file = str(engine(tmp_path, heartbeat_threshold=5))
+    driver = start(tmp_path, study, file, TMPDIR=str(scratch))
+    while driver.poll() is None and sum(kills.values()) < KILLS:
+        wanted = finished(tmp_path) + chance.randint(0, 1)
+        while driver.poll() is None and finished(tmp_path) < wanted:
+            time.sleep(0.05)
+        time.sleep(chance.uniform(0, 1))
+        target, busy = chance.choice(TARGETS), []
+        while target != "driver" and driver.poll() is None and not busy:
+            time.sleep(0.1)
+            busy = workers(str(tmp_path), driver.pid)
+        if driver.poll() is not None:
+            break
+        kills[target] += 1
+        if target != "driver":
+            os.kill(chance.choice(busy), signal.SIGKILL)
+        if target != "worker":
+            driver.kill()
+            driver.communicate()
+            if kills["driver"] + kills["both"] == 1:
+                assert gone(str(tmp_path), 30)
+            driver = start(tmp_path, study, file, TMPDIR=str(scratch))
+    out = driver.communicate()[0]
+    assert driver.returncode == 0 and "Traceback" not in out, out
+    return kills
+
+
+@pytest.mark.timeout(1800)
+def test_sixty_stages_and_twenty_kills(tmp_path):
+    variants = [{"seed_everything": seed, "data.num_workers": int(seed % 10 == 0)} for seed in range(30)]
+    killed, calm = toy_study(tmp_path, variants), toy_study(tmp_path / "calm", variants)
+    kills = disturb(tmp_path, killed, random.Random(1))
+    print(kills)
+    assert sum(kills.values()) >= KILLS
+    assert gone(str(tmp_path), 30)
+    assert not list(tmp_path.rglob("*.tmp")) and not (tmp_path / "runs" / "toys" / ".engine").exists()
+    assert not [path for path in (tmp_path / "tmp").rglob("*") if not path.is_dir()]
+    assert not list((tmp_path / "tmp").glob("pymp-*"))
+    assert carry_out(calm, engine(tmp_path)).failed == {}
+    found, expected = results(killed), results(calm)
+    assert len(expected) == 60
+    assert {id_: r["metrics"] for id_, r in found.items()} == {id_: r["metrics"] for id_, r in expected.items()}
+    some, others = weights(killed), weights(calm)
+    assert some.keys() == others.keys() == expected.keys()
+    for id_, state in some.items():
+        assert all(torch.equal(state[name], others[id_][name]) for name in state)
+    assert len(list((tmp_path / "runs" / "toys").glob("*/identity.json"))) == 60
+
+
+def test_ctrl_c_ends_everything_in_order(tmp_path):
+    nap = {"class_path": "probes.Nap", "init_args": {"seconds": 2.0}}
+    study = toy_study(tmp_path, [{"seed_everything": seed, "trainer.callbacks": [nap]} for seed in range(3)])
+    driver = start(tmp_path, study, str(engine(tmp_path)))
+    while not list(tmp_path.glob("runs/toys/transfer-*/checkpoints/last.ckpt")):
+        assert driver.poll() is None, driver.communicate()[0]
+        time.sleep(0.1)
+    os.killpg(driver.pid, signal.SIGINT)  # as a terminal does
+    assert "KeyboardInterrupt" in driver.communicate(timeout=120)[0]
+    assert gone(str(tmp_path), 30)
+    assert not list((tmp_path / "runs" / "toys").glob("failed/*"))
+    assert 0 < finished(tmp_path) < 6

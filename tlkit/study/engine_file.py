@@ -1,0 +1,41 @@
+"""The file of an engine: ``parsl`` (a Parsl configuration by class path), ``runs_per_worker`` and ``worker_gib``."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse._util import import_object
+
+from tlkit.errors import UserError
+
+DEFAULTS: dict[str, Any] = {"runs_per_worker": 500, "worker_gib": None}
+"""Limits of the workers where no file says otherwise."""
+
+
+def read(engine: Path) -> tuple[Any, dict[str, Any]]:
+    """Returns the Parsl configuration of an engine's YAML, and the limits of its workers.
+
+    Raises:
+        UserError: what is wrong with the file.
+    """
+    try:
+        content = yaml.safe_load(engine.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or "parsl" not in content or content.keys() - {"parsl", *DEFAULTS}:
+            got = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+            raise ValueError(f"expected the keys parsl, {', '.join(DEFAULTS)}, got {got}")
+        return _build(content["parsl"], "parsl"), {key: content.get(key, DEFAULTS[key]) for key in DEFAULTS}
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise UserError(f"{engine}: {error}; configs/engines has examples") from error
+
+
+def _build(node: Any, where: str) -> Any:
+    """Makes objects of mappings with a ``class_path``; not with jsonargparse, as Parsl does not type its launchers."""
+    if isinstance(node, list):
+        return [_build(item, f"{where}[{n}]") for n, item in enumerate(node)]
+    if not isinstance(node, dict) or "class_path" not in node:
+        return node
+    arguments = {key: _build(value, f"{where}.{key}") for key, value in (node.get("init_args") or {}).items()}
+    try:
+        return import_object(node["class_path"])(**arguments)
+    except Exception as error:  # typeguard's, an import's, whatever a constructor raises
+        raise ValueError(f"{where}: {node['class_path']} cannot be made: {error}") from error

@@ -1,0 +1,79 @@
+"""Which stages of a study are still to run: those without a finished run that can be trusted."""
+
+import json
+import logging
+import zipfile
+from functools import cache
+from pathlib import Path
+
+from tlkit.study.planned import PlannedStage, StudyPlan
+from tlkit.study.state import KEYS, RUN
+
+log = logging.getLogger("tlkit")
+
+
+def to_run(plan: StudyPlan) -> list[PlannedStage]:
+    """Returns the stages without a finished run, and the finished pretrains whose weights they need and are gone.
+
+    A finished run that was damaged is set aside under another name, and its stage is run again.
+    """
+    finished = _finished(plan.root, {id_[:8] for id_ in plan.stages})
+    todo = {id_ for id_ in plan.stages if id_ not in finished}
+    has_weights = cache(_has_weights)
+    for id_, stage in reversed(plan.stages.items()):
+        source = stage.pretrain
+        if id_ in todo and source in finished and not has_weights(finished[source]):
+            todo.add(source)
+    return [stage for id_, stage in plan.stages.items() if id_ in todo]
+
+
+def _finished(root: Path, short: set[str]) -> dict[str, Path]:
+    """Returns id -> run directory of runs with a sound result, of stages whose ids have these first 8 characters."""
+    found: dict[str, Path] = {}
+    for file in sorted(root.glob("*/*/result.json")):
+        run = file.parent
+        match = RUN.fullmatch(run.name)
+        if match is None or match[2] not in short:  # another study's, or set aside before
+            continue
+        try:
+            result, label = (json.loads((run / name).read_text()) for name in ("result.json", "identity.json"))
+            if result["id"] != label["id"] or not all(isinstance(result[key], dict) for key in KEYS):
+                raise ValueError("not the result of this run")
+            if not (run / "metrics.csv").exists():
+                raise ValueError("metrics.csv is missing beside it")
+            found[result["id"]] = run
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            _set_aside(run, f"result.json: {error}")
+    return found
+
+
+def _has_weights(run: Path) -> bool:
+    """Tells whether a finished run has what a stage that starts from it reads: best.ckpt, whole."""
+    best, last = (run / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+    metric = json.loads((run / "result.json").read_text())["metric"]
+    validated = metric.get("best") is not None and metric.get("name") != "train/loss"
+    if not best.exists():
+        if last.exists() and validated:
+            _set_aside(run, "of its checkpoints best.ckpt is missing, and last.ckpt would be taken for it")
+            return False
+        best = last
+    if not best.exists():
+        return False  # cleaned up
+    try:
+        with zipfile.ZipFile(best) as archive:  # torch reads what is in it without looking at the checksums
+            wrong = archive.testzip()
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        wrong = str(error)
+    if wrong:
+        _set_aside(run, f"{best.name} is no whole checkpoint: {wrong}")
+    return not wrong
+
+
+def _set_aside(run: Path, reason: str) -> None:
+    target = run.with_name(f"damaged-{run.name}")
+    n = 1
+    while target.exists():
+        n += 1
+        target = run.with_name(f"damaged-{run.name}-{n}")
+    run.rename(target)
+    log.warning("%s is damaged (%s): it is now %s, and its stage is run again", run, reason, target.name)
