@@ -264,3 +264,16 @@ def test_2000_stages_are_planned_again_and_looked_at_without_torch(study: Path) 
     start = time.perf_counter()
     assert plan_study(study).cached
     assert time.perf_counter() - start < 10
+
+
+def test_a_plan_read_back_is_the_plan_that_was_made(tmp_path: Path) -> None:
+    base = Path(__file__).parents[2] / "configs" / "hrtem_restoration.yaml"
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        f"name: toys\ngoal: Which loss?\nbase: {base}\nscientific: {{model.loss: [mse, l1]}}\n"
+        "metric: {name: test/psnr, mode: max}\n"
+    )
+    made, read = (plan_study(path, tmp_path / "runs") for _ in range(2))
+    assert read.cached and read.plan == made.plan
+    for stage in read.plan.stages.values():  # a list of classes too
+        assert stage.config["data"]["init_args"]["augment"] == [{"class_path": "tlkit.data.Dihedral"}]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import Write
 
+from tlkit import plugins
 from tlkit.errors import UserError
 from tlkit.study.cells import cells
 from tlkit.study.check import level_faults
@@ -13,6 +14,7 @@ from tlkit.study.plan import plan_study
 from tlkit.study.spec import Study
 from tlkit.study.spec_file import read_study
 
+ROOT = Path(__file__).parents[2]
 GOOD = """\
 name: toys
 goal: Does transfer help at any rate?
@@ -117,6 +119,21 @@ def test_levels_are_combined_and_zipped_ones_go_together(write: Write) -> None:
     assert {(cell["protocol"], cell["model.optimizer.momentum"]) for cell in found} == {("none", 0.9), ("common", 0.8)}
 
 
+NESTED = """{none: 0.9, common: {4: 0.8, 6: 0.7}}"""
+
+
+def test_several_scientific_levels_may_decide_a_value(write: Write) -> None:
+    text = GOOD.replace(
+        "per: protocol, values: {none: 0.9, common: 0.8}", f'per: "protocol, model.network.width", values: {NESTED}'
+    )
+    found = [cell.labels for cell in cells(study(write().with_name("s.yaml"), text))]
+    decided = {(cell["protocol"], cell["model.network.width"], cell["model.optimizer.momentum"]) for cell in found}
+    assert decided == {("none", 4, 0.9), ("none", 6, 0.9), ("common", 4, 0.8), ("common", 6, 0.7)}
+    faults = refusal(write().with_name("bad.yaml"), text.replace("4: 0.8", "5: 0.8"))
+    assert "line 11  nuisance.model.optimizer.momentum.values.common: missing for model.network.width: 4" in faults
+    assert "values.common.5: model.network.width has no such level; it has 4, 6" in faults
+
+
 def test_where_keeps_combinations(write: Write) -> None:
     condition = "where: protocol == 'none' or model.network.width > 4 and seed_everything == 1\n"
     found = [cell.labels for cell in cells(study(write().with_name("s.yaml"), GOOD + condition))]
@@ -126,13 +143,41 @@ def test_where_keeps_combinations(write: Write) -> None:
     assert "line 15" in message and "did you mean 'protocol'" in message
 
 
-@pytest.mark.parametrize(("name", "number"), [("alexnet_3_1_small", 8 * 5 * 4), ("hrtem_hyperparameters_small", 432)])
-def test_the_studies_that_come_with_it_have_no_faults(name: str, number: int) -> None:
-    path = Path(__file__).parents[2] / "configs" / "studies" / f"{name}.yaml"
+SHIPPED = {
+    "alexnet_3_1": 5 * 7 * 4,
+    "alexnet_3_1_small": 8 * 3 * 8,
+    "alexnet_3_2": 8 * 7 * 4,
+    "alexnet_3_2_small": 8 * 3 * 8,
+    "alexnet_3_3": 4 * 2 * 7 * 4,
+    "alexnet_3_3_small": 4 * 2 * 3 * 8,
+    "alexnet_3_4": 7 * 7 * 4,
+    "alexnet_3_4_small": 7 * 3 * 8,
+    "alexnet_3_5": 8 * 7 * 4,
+    "alexnet_3_5_small": 8 * 3 * 8,
+    "alexnet_3_6": 3 * 7 * 4,
+    "alexnet_3_6_small": 4 * 3 * 8,
+    "hrtem_compute": 3 * 2 * 2 * 4 * 3,
+    "hrtem_compute_small": 3 * 2 * 3 * 3,
+    "hrtem_hyperparameters": 7200,
+    "hrtem_hyperparameters_small": 2 * 3 * 2 * 2 * 2 * 3 * 3,
+    "scaling": None,
+    "scaling_small": None,
+}
+"""Combinations of each study that comes with tlkit; how many stages are timed by scaling studies is tested there."""
+
+
+def test_every_study_that_comes_with_it_is_tested() -> None:
+    assert {path.stem for path in (ROOT / "configs" / "studies").glob("*.yaml")} == set(SHIPPED)
+
+
+@pytest.mark.parametrize(("name", "number"), SHIPPED.items())
+def test_the_studies_that_come_with_it_have_no_faults(name: str, number: int | None) -> None:
+    path = ROOT / "configs" / "studies" / f"{name}.yaml"
     found, faults = read_study(path)
     assert found and not faults
     combined = cells(found)
-    assert len(combined) == number
+    assert number in (None, len(combined))
+    plugins.load()
     assert level_faults(found, combined) == []
 
 

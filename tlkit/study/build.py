@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from tlkit.errors import UserError
+from tlkit.experiment import Planner, Stage
 from tlkit.paths import Config
 from tlkit.stage_cli import parse
 from tlkit.study.cells import Cell, cells, shown
 from tlkit.study.check import level_faults, resolve, value_faults
 from tlkit.study.planned import PlannedStage
-from tlkit.study.resolve import Resolved, Resolver
 from tlkit.study.spec import Study
 from tlkit.study.spec_file import refusal
 from tlkit.yaml_lines import Fault
@@ -37,7 +37,7 @@ def build(study: Study, root: Path, faults: list[Fault]) -> tuple[list[PlannedSt
     messages: list[str] = []
     combined: list[Cell] = []
     try:
-        base = parse(["--config", str(study.base)]) | {"name": study.name, "runs": str(root)}
+        base = parse(["--config", str(study.base), *_fixed(study)]) | {"name": study.name, "runs": str(root)}
     except UserError as error:
         messages.append(f"base: {error}")
     try:
@@ -46,25 +46,35 @@ def build(study: Study, root: Path, faults: list[Fault]) -> tuple[list[PlannedSt
         faults = [*faults, Fault(_line_of(study, "where"), "", str(error))]
     if not messages:
         faults = [*faults, *level_faults(study, combined)]
-    resolver = Resolver()
+    planner = Planner()
     with _threads(study.threads), _quiet():
         if not faults and not messages:
-            faults = value_faults(study, base, combined, resolver)
+            faults = value_faults(study, base, combined, planner)
         if faults or messages:
             raise UserError("\n".join([*([refusal(study.path, faults)] if faults else []), *messages]))
-        return _stages(base, combined, resolver)
+        return _stages(base, combined, planner)
+
+
+def _fixed(study: Study) -> list[str]:
+    """Returns fixed words and numbers as options: the base may leave one out that it needs, such as a folder."""
+    values = {path: value for f in study.factors if f.role == "fixed" for path, value in f.levels[0].overrides.items()}
+    return [
+        f"--{path}={value}"
+        for path, value in values.items()
+        if path.startswith(("data.", "model.")) and isinstance(value, str | int | float)
+    ]
 
 
 def _stages(
-    base: Config, combined: list[Cell], resolver: Resolver
+    base: Config, combined: list[Cell], planner: Planner
 ) -> tuple[list[PlannedStage], dict[str, dict[str, Any]]]:
-    found: dict[str, Resolved] = {}
+    found: dict[str, Stage] = {}
     served: dict[str, list[dict[str, Any]]] = {}
     refused: list[str] = []
     for cell in combined:
         labels = {column: shown(value) for column, value in cell.labels.items()}
         try:
-            stage: Resolved | None = resolve(base, cell, resolver)
+            stage: Stage | None = resolve(base, cell, planner)
         except UserError as error:
             refused.append(f"  {', '.join(f'{column}: {value}' for column, value in labels.items())}: {error}")
             continue
@@ -80,10 +90,10 @@ def _stages(
         heading = f"{len(refused)} of {len(combined)} combinations cannot run; leave them out with `where`:"
         raise UserError("\n".join([heading, *refused[:MOST], *more]))
     stages = [
-        PlannedStage(s.id, s.stage, s.config, s.pretrain.id if s.pretrain else None, tuple(served[s.id]))
+        PlannedStage(s.id, s.name, s.config, s.pretrain.id if s.pretrain else None, tuple(served[s.id]))
         for s in found.values()
     ]
-    return stages, {stage.id: stage.parts for stage in found.values()}
+    return stages, {stage.id: dict(stage.parts) for stage in found.values()}
 
 
 def _line_of(study: Study, key: str) -> int:

@@ -37,7 +37,9 @@ def cells(study: Study) -> list[Cell]:
         chosen = list(levels)
         labels = {column: value for level in chosen for column, value in level.labels.items()}
         for factor in decided:
-            chosen += [level for level in factor.levels if level.when == label(labels[factor.per])]
+            chosen += [
+                level for level in factor.levels if level.when == tuple(label(labels[column]) for column in factor.per)
+            ]
         found.append(
             Cell(
                 {column: value for level in chosen for column, value in level.labels.items()},

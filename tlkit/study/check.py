@@ -1,19 +1,21 @@
 """What is wrong with a study's levels against its experiment: paths that lead nowhere, values of the wrong type."""
 
+import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from tlkit.commands import _mistake_behind
-from tlkit.errors import Unavailable, UserError
-from tlkit.experiment import Stage
+from tlkit.errors import Unavailable, UserError, behind, mistake_behind
+from tlkit.experiment import Planner, Stage
 from tlkit.fault_overrides import apply, override_faults
 from tlkit.fault_walk import Walk
+from tlkit.identity import class_paths
 from tlkit.paths import Config
 from tlkit.stage_check import check
 from tlkit.stage_cli import SCHEMA
 from tlkit.study import cells as combinations
 from tlkit.study.cells import WITH, Cell
-from tlkit.study.resolve import Resolved, Resolver
 from tlkit.study.spec import Factor, Level, Study
 from tlkit.yaml_lines import Fault, Node, read
 
@@ -29,7 +31,10 @@ def level_faults(study: Study, cells: list[Cell]) -> list[Fault]:
     walk = Walk(Path())
     before = set(_faults(walk, root))
     found: list[Fault] = []
+    told: list[Factor] = []
     for factor, level, cell in _with_context(study, cells):
+        if factor in told:
+            continue
         nodes = _nodes(study, cell) | level.nodes
         misplaced, changed = _changed(root, nodes)
         place = f"{factor.role}.{', '.join(factor.columns or level.nodes)}"
@@ -37,16 +42,20 @@ def level_faults(study: Study, cells: list[Cell]) -> list[Fault]:
             if fault not in before and any(_touches(fault.path, path) for path in level.nodes):
                 line = fault.line if fault.line in {node.line for node in level.nodes.values()} else _line(level)
                 found.append(Fault(line, place, f"{fault.path}: {fault.message}"))
+                told += [factor] * bool(factor.ranges)  # what is wrong with one point is wrong with its range
     return found
 
 
-def value_faults(study: Study, base: Config, cells: list[Cell], resolver: Resolver) -> list[Fault]:
+def value_faults(study: Study, base: Config, cells: list[Cell], planner: Planner) -> list[Fault]:
     """Returns what the classes themselves refuse in a level, each within the first combination that has it."""
     found: list[Fault] = []
     checked: set[str] = set()
+    told: list[Factor] = []
     for factor, level, cell in _with_context(study, cells):
+        if factor in told:
+            continue
         try:
-            stage = resolve(base, cell, resolver)
+            stage = resolve(base, cell, planner)
             for one in (stage, *([stage.pretrain] if stage.pretrain else [])):
                 if one.id not in checked and factor.role != "replicates":  # seeds and splits make no other network
                     checked.add(one.id)
@@ -55,27 +64,51 @@ def value_faults(study: Study, base: Config, cells: list[Cell], resolver: Resolv
             continue  # a login node has no GPU; the machine that trains is asked again
         except UserError as error:
             found.append(Fault(_line(level), f"{factor.role}.{', '.join(factor.columns or level.nodes)}", str(error)))
+            told += [factor] * bool(factor.ranges)
     return found
 
 
-def _build(resolved: Resolved) -> None:
+def _build(stage: Stage) -> None:
     """Builds network and callbacks of a stage, without its data: do the layers that it names exist?"""
-    check(Stage(resolved.stage, resolved.config, None, None, resolved.id), with_data=False)
+    with _mistakes_of_classes(stage.config):
+        check(replace(stage, pretrain=None, checkpoint=None), with_data=False)
 
 
-def resolve(base: Config, cell: Cell, resolver: Resolver) -> Resolved:
+def resolve(base: Config, cell: Cell, planner: Planner) -> Stage:
     """Returns the stage of a combination.
 
     Raises:
         UserError: what it is refused for, whoever refuses it.
     """
+    config = combinations.apply(base, cell.overrides)
+    with _mistakes_of_classes(config):
+        return planner.stage(planner.parse(config))
+
+
+@contextmanager
+def _mistakes_of_classes(config: Config) -> Iterator[None]:
+    """Makes a `UserError` of what the constructor of a class that a configuration names raises, whatever that is."""
     try:
-        return resolver.stage(resolver.parse(combinations.apply(base, cell.overrides)))
-    except (ValueError, TypeError) as error:
-        mistake = _mistake_behind(error)
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        mistake = mistake_behind(error) or _constructors(error, config)
         if mistake is None:
             raise
         raise mistake from error
+
+
+def _constructors(error: Exception, config: Config) -> UserError | None:
+    """Returns what is to be told of an error in the constructor of a class that a configuration names."""
+    names = {path.rpartition(".")[2] for path in class_paths(config)}
+    for one in behind(error):
+        for frame, line in reversed(list(traceback.walk_tb(one.__traceback__))):
+            name = type(frame.f_locals.get("self")).__name__
+            if frame.f_code.co_name == "__init__" and name in names:
+                what = "".join(traceback.format_exception_only(one)).strip()
+                return UserError(f"{name} cannot be made: {what} ({Path(frame.f_code.co_filename).name}, line {line})")
+    return None
 
 
 def _with_context(study: Study, cells: list[Cell]) -> Iterator[tuple[Factor, Level, Cell]]:

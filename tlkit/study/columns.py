@@ -8,6 +8,7 @@ BEFORE = {
 
 AFTER = {
     "selected_by": "metric that selected the checkpoint; `train/loss` (of the last epoch) where nothing is validated",
+    "selected_mode": "`min` or `max`: which of it is better",
     "best_value": "its best value",
     "last_value": "its value after the last epoch",
     "epochs": "epochs that the run had, from its `metrics.csv`",

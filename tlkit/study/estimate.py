@@ -52,7 +52,7 @@ def estimate(study: Study, plan: StudyPlan, found: dict[str, Found]) -> Estimate
     for stage in done:
         path = found[stage.id].path
         if path and len(sizes[stage.stage]) < SIZED:
-            sizes[stage.stage].append(_size(path))
+            sizes[stage.stage].append(directory_size(path))
     times = {s.id: seconds.get((s.stage, _cell(s, columns))) or seconds[s.stage, ""] for s in todo}
     stages = {id_: fmean(measured) for id_, measured in times.items() if measured}
     known = len(stages) == len(todo)
@@ -97,5 +97,6 @@ def _cell(stage: PlannedStage, columns: tuple[str, ...]) -> str:
     return str(shared)
 
 
-def _size(path: Path) -> int:
+def directory_size(path: Path) -> int:
+    """Returns the bytes of all files below a directory."""
     return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)

@@ -11,7 +11,7 @@ from typing import Any
 from tlkit.study.spec import Study
 
 FORMAT = 1
-DISTRIBUTIONS = ("tlkit", "torch", "torchvision", "lightning", "jsonargparse")
+DISTRIBUTIONS = ("tlkit", "torch", "torchvision", "lightning", "jsonargparse", "scipy")
 CACHES = ("cache_dir",)  # written to by every run; nothing that counts is in them
 
 

@@ -12,7 +12,7 @@ from tlkit.study import freshness
 from tlkit.study.planned import PlannedStage, StudyPlan
 from tlkit.study.spec import Study
 from tlkit.study.spec_file import read_study, refusal
-from tlkit.yaml_lines import read
+from tlkit.yaml_lines import Fault, read
 
 FILE = "plan.json"
 
@@ -49,7 +49,22 @@ def plan_study(path: Path, runs: Path | None = None) -> Planned:
     study, faults = read_study(path)
     if study is None:
         raise UserError(refusal(path, faults))
-    root = runs or runs_of(study.base)
+    if study.scaling:
+        raise UserError(f"{path} is a scaling study, which tlkit study plan, run, status, table and report know alone")
+    return plan_stages(study, faults, runs or runs_of(study.base))
+
+
+def plan_stages(study: Study, faults: list[Fault], root: Path) -> Planned:
+    """Returns the stages of a study that has been read.
+
+    Args:
+        study: as written.
+        faults: what is wrong with its file as such.
+        root: directory of all runs.
+
+    Raises:
+        UserError: everything that is wrong with the study or its experiment.
+    """
     stored = load(root / study.name) if not faults else None
     if stored and freshness.same(stored["key"], study, root):
         return _restored(study, root, stored)
@@ -63,7 +78,7 @@ def plan_study(path: Path, runs: Path | None = None) -> Planned:
     old = {stage.id: stage for stage in earlier}
     known = {**(_unpacked_parts(stored) if stored else {}), **parts}
     parts = {id_: known[id_] for id_ in (*plan.stages, *old)}
-    write_text(root / study.name / FILE, json.dumps(_packed(study, key, stages, earlier, parts), default=str))
+    write_text(root / study.name / FILE, json.dumps(_packed(study, key, stages, earlier, parts)))
     return Planned(study, plan, parts, old, cached=False)
 
 
@@ -153,7 +168,7 @@ class _Once:
         self._numbers: dict[str, int] = {}
 
     def number(self, value: Any) -> int:
-        text = json.dumps(value, default=str)
+        text = json.dumps(value)
         if text not in self._numbers:
             self._numbers[text] = len(self.values)
             self.values.append(value)

@@ -1,5 +1,6 @@
 """What a study is: an experiment, what is varied in it, and what it is compared by."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,17 +21,41 @@ class Level:
     Attributes:
         labels: column -> level, as in the table.
         nodes: path -> what is set there, with its line in the file.
-        when: label of the scientific level that it belongs to; empty: it is combined with all.
+        when: labels of the scientific levels that it belongs to; empty: it is combined with all.
     """
 
     labels: dict[str, Any]
     nodes: dict[str, Node]
-    when: str = ""
+    when: tuple[str, ...] = ()
 
     @property
     def overrides(self) -> dict[str, Any]:
         """Path -> value."""
         return {path: node.value for path, node in self.nodes.items()}
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where a nuisance factor is searched, in its own unit.
+
+    Attributes:
+        low: the lowest value.
+        high: the highest; both whole numbers (1, not 1.0): so are all between.
+        log: whether equal ratios count alike, not equal differences.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+    def place(self, value: float) -> float:
+        """Returns where a value lies on the scale of the range: 0 at its low end, 1 at its high one."""
+        scale = math.log if self.log else float
+        return (scale(value) - scale(self.low)) / (scale(self.high) - scale(self.low))
+
+    def __str__(self) -> str:
+        """Returns ``0.001 to 0.1 (log)``."""
+        return f"{self.low} to {self.high}{' (log)' * self.log}"
 
 
 @dataclass(frozen=True)
@@ -41,13 +66,30 @@ class Factor:
         role: the section it stands in.
         columns: its paths (several: zipped, varied together), or the name it has in the file; none if it is fixed.
         levels: at least one.
-        per: column of the scientific factor whose level decides; empty: all levels are combined with all.
+        per: columns of the scientific factors whose levels decide; empty: all levels are combined with all.
+        ranges: column -> range, if the levels are points of a search.
     """
 
     role: Role
     columns: tuple[str, ...]
     levels: tuple[Level, ...]
-    per: str = ""
+    per: tuple[str, ...] = ()
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """The workers and threads under which a scaling study carries its stages out anew.
+
+    Attributes:
+        workers: numbers of workers.
+        threads: numbers of threads per worker.
+        repeats: how often each pair of them is measured.
+    """
+
+    workers: tuple[int, ...]
+    threads: tuple[int, ...]
+    repeats: int
 
 
 @dataclass(frozen=True)
@@ -68,6 +110,7 @@ class Study:
         threads: per process; results depend on it.
         report: what the mapping of the report has beyond the factors, see docs/study_report.md.
         notes: what one should know before it runs, one sentence each.
+        scaling: what the execution time of all its stages is measured over; None: it is no scaling study.
     """
 
     path: Path
@@ -83,6 +126,7 @@ class Study:
     threads: int = 1
     report: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    scaling: Scaling | None = None
 
     @property
     def all_columns(self) -> tuple[str, ...]:

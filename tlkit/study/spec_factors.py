@@ -1,9 +1,11 @@
-"""The factors of a study as written: paths with levels, zipped paths, named levels, one value per scientific level."""
+"""The factors of a study as written: paths with levels or ranges, zipped paths, named levels, one value per level."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from tlkit.study.columns import AFTER, BEFORE
-from tlkit.study.spec import Factor, Level, Role, is_batch_size, is_length, label
+from tlkit.study.spec import Factor, Level, Range, Role, is_batch_size, is_length, label
+from tlkit.study.spec_search import RANGE, SEARCH, SearchReader, is_range, search_factor
 from tlkit.yaml_lines import OPAQUE, Fault, Node
 
 PLAIN = ("seed_everything",)  # the paths without a dot that may vary
@@ -21,9 +23,16 @@ class FactorReader:
         """
         self.faults = faults
         self.set_by: dict[str, str] = {}  # path -> where it is set
+        self.ranges: dict[str, tuple[Node, Range | None]] = {}
+        self.notes: list[str] = []
 
-    def read(self, sections: dict[Role, Node]) -> tuple[Factor, ...]:
-        """Returns the factors of all sections."""
+    def read(self, sections: dict[Role, Node], search: Node | None = None) -> tuple[Factor, ...]:
+        """Returns the factors of all sections.
+
+        Args:
+            sections: role -> what stands there.
+            search: how ranges are searched.
+        """
         factors: list[Factor] = []
         for role, node in sections.items():
             if not isinstance(node.children, dict) or not node.children:
@@ -35,7 +44,28 @@ class FactorReader:
                 if factor:
                     self._check(factor, f"{role}.{name}", levels)
                     factors.append(factor)
+            if role == "nuisance" and (searched := self._searched(search)):
+                factors.append(searched)
+        if search and not self.ranges:
+            self._fault(search, "search", f"there is no range to search; expected nuisance: {{path: {RANGE}}}")
         return tuple(factors)
+
+    def _searched(self, search: Node | None) -> Factor | None:
+        """Returns the factor of all ranges together."""
+        if not self.ranges:
+            return None
+        if search is None:
+            for path, (node, _) in self.ranges.items():
+                self._fault(node, f"nuisance.{path}", f"a range needs search: {SEARCH} beside nuisance")
+            return None
+        how = SearchReader(self.faults).search(search)
+        known = {path: (node, range_) for path, (node, range_) in self.ranges.items() if range_}
+        if how is None or not known:
+            return None
+        factor, note = search_factor(known, how)
+        self._check(factor, f"nuisance.{', '.join(known)}", search)
+        self.notes.append(note)
+        return factor
 
     def _fault(self, node: Node, path: str, message: str) -> None:
         self.faults.append(Fault(node.line, path, message))
@@ -47,6 +77,9 @@ class FactorReader:
         if name in (*BEFORE, *AFTER) or "/" in name:
             self._fault(node, path, f"'{name}' is a column of every study's table; give the factor another name")
             return None
+        if is_path and is_range(node):
+            self._range(role, columns, node, path)
+            return None
         if isinstance(node.children, dict) and set(node.children) == {"per", "values"} and is_path:
             return self._per_level(role, columns, node.children, before, path)
         if isinstance(node.children, dict) and node.children and not is_path and len(columns) == 1:
@@ -54,11 +87,21 @@ class FactorReader:
         elif isinstance(node.children, list) and node.children and is_path:
             levels = [self._plain(columns, child, path) for child in node.children]
         else:
-            what = SHAPES if is_path else f"a mapping of level: {{path: value}}, for '{name}' is no path"
+            shapes = f"{SHAPES}; or a range, {RANGE}" if role == "nuisance" else SHAPES
+            what = shapes if is_path else f"a mapping of level: {{path: value}}, for '{name}' is no path"
             self._fault(node, path, f"expected {what}; got {node.value!r}")
             return None
         kept = tuple(level for level in levels if level)
         return Factor(role, columns, kept) if kept else None
+
+    def _range(self, role: Role, columns: tuple[str, ...], node: Node, path: str) -> None:
+        """Notes a range; all of them together make one factor in the end."""
+        if role != "nuisance":
+            self._fault(node, path, f"a range is searched for its best value, under nuisance; expected {SHAPES}")
+        elif len(columns) > 1:
+            self._fault(node, path, "expected one path for a range, got several; all ranges vary together anyway")
+        else:
+            self.ranges[columns[0]] = (node, SearchReader(self.faults).range(node, path))
 
     def _plain(self, columns: tuple[str, ...], node: Node, path: str) -> Level | None:
         if node.value is OPAQUE:
@@ -80,30 +123,45 @@ class FactorReader:
     def _per_level(
         self, role: Role, columns: tuple[str, ...], parts: dict[Any, Node], before: list[Factor], path: str
     ) -> Factor | None:
-        per = str(parts["per"].value)
-        scientific = [f for f in before if f.role == "scientific"]
-        decides = next((factor for factor in scientific if per in factor.columns), None)
-        if decides is None:
-            valid = ", ".join(column for factor in scientific for column in factor.columns)
-            self._fault(parts["per"], f"{path}.per", f"expected a scientific factor, got {per!r}; valid: {valid}")
+        names = tuple(part.strip() for part in str(parts["per"].value).split(","))
+        scientific = {c: f for f in before if f.role == "scientific" for c in f.columns}
+        if unknown := [name for name in names if name not in scientific]:
+            valid = ", ".join(scientific)
+            self._fault(
+                parts["per"], f"{path}.per", f"expected a scientific factor, got {unknown[0]!r}; valid: {valid}"
+            )
             return None
-        values = parts["values"].children
-        if not isinstance(values, dict):
-            self._fault(parts["values"], f"{path}.values", "expected level: value for each level of " + per)
+        decides = [(name, [label(level.labels[name]) for level in scientific[name].levels]) for name in names]
+        if not isinstance(parts["values"].children, dict):
+            self._fault(parts["values"], f"{path}.values", "expected level: value for each level of " + names[0])
             return None
-        wanted = [label(level.labels[per]) for level in decides.levels]
-        given = {label(key): node for key, node in values.items()}
-        for key, node in given.items():
-            if key not in wanted:
-                self._fault(node, f"{path}.values.{key}", f"{per} has no such level; it has {', '.join(wanted)}")
-        if missing := [key for key in wanted if key not in given]:
-            self._fault(parts["values"], f"{path}.values", f"missing for {per}: {', '.join(missing)}")
         levels = [
-            Level(found.labels, found.nodes, when=key)
-            for key, node in given.items()
+            Level(found.labels, found.nodes, when=when)
+            for when, node in self._decided(parts["values"], decides, f"{path}.values")
             if (found := self._plain(columns, node, path))
         ]
-        return Factor(role, columns, tuple(levels), per)
+        return Factor(role, columns, tuple(levels), names)
+
+    def _decided(
+        self, node: Node, decides: list[tuple[str, list[str]]], path: str, chosen: tuple[str, ...] = ()
+    ) -> Iterator[tuple[tuple[str, ...], Node]]:
+        """Yields levels and the value for them; what is no mapping holds for all levels of the factors that follow."""
+        if not decides:
+            yield chosen, node
+            return
+        (per, wanted), *rest = decides
+        if not isinstance(node.children, dict):
+            for level in wanted:
+                yield from self._decided(node, rest, path, (*chosen, level))
+            return
+        given = {label(key): child for key, child in node.children.items()}
+        for key, child in given.items():
+            if key not in wanted:
+                self._fault(child, f"{path}.{key}", f"{per} has no such level; it has {', '.join(wanted)}")
+            else:
+                yield from self._decided(child, rest, f"{path}.{key}", (*chosen, key))
+        if missing := [key for key in wanted if key not in given]:
+            self._fault(node, path, f"missing for {per}: {', '.join(missing)}")
 
     def _check(self, factor: Factor, path: str, node: Node) -> None:
         """Refuses what is varied twice, and what is not to be tuned."""

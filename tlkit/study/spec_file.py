@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tlkit.errors import UserError, suggest
+from tlkit.study.scaling_file import read_scaling
 from tlkit.study.spec import ROLES, Factor, Study, is_batch_size, is_length
 from tlkit.study.spec_factors import FactorReader
 from tlkit.yaml_lines import OPAQUE, Fault, Node, read
 
-KEYS = ("name", "goal", "base", *ROLES, "metric", "where", "budget", "threads", "report")
+KEYS = ("name", "goal", "base", *ROLES, "search", "metric", "where", "budget", "threads", "report", "scaling")
 REQUIRED = {"name": "a word", "goal": "the question, one sentence", "base": "path of an experiment", "metric": "METRIC"}
 METRIC = "{name: test/accuracy, mode: max or min, label: TEXT}; label may be left out"
 BUDGET = ("stages", "hours", "gigabytes")
@@ -70,8 +71,8 @@ class _Reader:
         name, base = self._text(given, "name"), self._base(given)
         if any(sign in name for sign in "/\\") or name.startswith("."):
             self.fault(given["name"], "name", f"expected a name that a directory can have, got '{name}'")
-        factors = self.factors.read({role: given[role] for role in ROLES if role in given})
-        if not any(factor.role == "scientific" for factor in factors) and "scientific" not in given:
+        factors = self.factors.read({role: given[role] for role in ROLES if role in given}, given.get("search"))
+        if not any(factor.role == "scientific" for factor in factors) and not {"scientific", "scaling"} & set(given):
             self.faults.append(Fault(1, "scientific", "missing; expected factor: [levels], what the question is about"))
         metric, mode, metric_label = self._metric(given.get("metric"))
         study = Study(
@@ -87,7 +88,8 @@ class _Reader:
             budget=self._budget(given.get("budget")),
             threads=self._threads(given.get("threads")),
             report=self._report(given.get("report")),
-            notes=tuple(self._notes(factors)),
+            notes=(*self.factors.notes, *self._notes(factors)) if "scaling" not in given else (),
+            scaling=read_scaling(given, self.faults),
         )
         return study if base else None
 

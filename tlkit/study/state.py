@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tlkit.runs import RESULT, is_running
+from tlkit.runs import RESULT, identity_of, is_running
 
 State = Literal["done", "running", "failed", "damaged", "cut off", "to do"]
 
-RUN = re.compile(r"(\w+)-([0-9a-f]{8})(?:-\d+)?")
+RUN = re.compile(r"(\w+)-([0-9a-f]{8})(?:-(\d+))?")
 KEYS = ("metric", "metrics", "seconds")  # a result without these is none
 FAILED = "failed"
 
@@ -63,12 +63,12 @@ def failures(directory: Path) -> dict[str, Path]:
 
 def _directories(root: Path) -> dict[tuple[str, str], list[str]]:
     """Returns kind and first 8 characters of an id -> run directories, the newest number first."""
-    found: dict[tuple[str, str], list[str]] = {}
+    found: dict[tuple[str, str], list[tuple[int, str]]] = {}
     for experiment in _folders(root):
         for path in _folders(experiment):
             if match := RUN.fullmatch(os.path.basename(path)):
-                found.setdefault((match[1], match[2]), []).append(path)
-    return found
+                found.setdefault((match[1], match[2]), []).append((int(match[3] or 1), path))
+    return {key: [path for _, path in sorted(numbered, reverse=True)] for key, numbered in found.items()}
 
 
 def _folders(path: str | Path) -> Iterable[str]:
@@ -84,23 +84,14 @@ def _state_of(path: str, id_: str) -> Found | None:
     try:
         with open(f"{path}/{RESULT}", "rb") as file:
             result = json.loads(file.read())
-        if isinstance(result, dict) and result.get("id") != id_:
-            return None
         whole = isinstance(result, dict) and all(isinstance(result.get(key), dict) for key in KEYS)
-        return Found("done", Path(path), result) if whole else Found("damaged", Path(path))
+        if whole and result.get("id") == id_ and os.path.exists(f"{path}/metrics.csv"):
+            return Found("done", Path(path), result)
+        return Found("damaged", Path(path)) if identity_of(Path(path)) == id_ else None
     except FileNotFoundError:
         pass
     except (OSError, ValueError):
-        return Found("damaged", Path(path)) if _identity(path) == id_ else None
-    if _identity(path) != id_:
+        return Found("damaged", Path(path)) if identity_of(Path(path)) == id_ else None
+    if identity_of(Path(path)) != id_:
         return None
     return Found("running" if is_running(Path(path)) else "cut off", Path(path))
-
-
-def _identity(path: str) -> str | None:
-    try:
-        with open(f"{path}/identity.json", "rb") as file:
-            identity: str = json.loads(file.read())["id"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return identity

@@ -4,7 +4,7 @@ from collections import Counter
 
 from tlkit.study.estimate import Estimate, estimate, over_budget, width
 from tlkit.study.plan import Planned
-from tlkit.study.spec import Level, label
+from tlkit.study.spec import Factor, label
 from tlkit.study.state import Found
 
 
@@ -17,7 +17,7 @@ def summary(planned: Planned, found: dict[str, Found]) -> list[str]:
         if factor.role == "fixed":
             lines += [f"  fixed       {path}: {label(value)}" for path, value in factor.levels[0].overrides.items()]
             continue
-        lines.append(f"  {factor.role:<10}  {', '.join(factor.columns)}: {'; '.join(map(_level, factor.levels))}")
+        lines.append(f"  {factor.role:<10}  {', '.join(factor.columns)}: {_levels(factor)}")
     counts = Counter((stage.stage, found[stage.id].state) for stage in plan.stages.values())
     lines += [f"  {len(combined)} combinations, {len(plan.stages)} stages:"]
     for kind in dict.fromkeys(stage.stage for stage in plan.stages.values()):
@@ -35,19 +35,19 @@ def summary(planned: Planned, found: dict[str, Found]) -> list[str]:
     return lines
 
 
-def _level(level: Level) -> str:
-    text = label(list(level.labels.values()))
-    return f"{text} (for {level.when})" if level.when else text
+def _levels(factor: Factor) -> str:
+    texts = "; ".join(dict.fromkeys(label(list(level.labels.values())) for level in factor.levels))
+    return f"{texts} (as {', '.join(factor.per)} decides)" if factor.per else texts
 
 
 def _expected(expected: Estimate, todo: bool) -> str:
-    taken = f"done: {_time(expected.done_seconds)}, {_size(expected.done_bytes)}"
+    taken = f"done: {_time(expected.done_seconds)}, {size_text(expected.done_bytes)}"
     if not todo:
         return taken
     if expected.seconds is None or expected.bytes is None:
         return f"to do: unknown, for no stage of some kind has been measured; {taken}"
     return (
-        f"to do: {_time(expected.seconds)} one after the other, {_size(expected.bytes)}, estimated from "
+        f"to do: {_time(expected.seconds)} one after the other, {size_text(expected.bytes)}, estimated from "
         f"{expected.measured} measured; {taken}"
     )
 
@@ -58,5 +58,8 @@ def _time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _size(size: float) -> str:
+def size_text(size: float) -> str:
+    """Returns a number of bytes in a unit that suits it."""
+    if size < 1e6:
+        return f"{size / 1e3:.0f} kB"
     return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"

@@ -80,6 +80,7 @@ def _run(stage: PlannedStage, found: Found) -> dict[str, Any]:
         "stage": stage.stage,
         "status": found.state,
         "selected_by": metric.get("name"),
+        "selected_mode": metric.get("mode"),
         "best_value": metric.get("best"),
         "last_value": metric.get("last"),
         "epochs": epochs,
@@ -125,15 +126,29 @@ def view(frame: pd.DataFrame, study: Study, where: str | None, sort: str | None)
     Raises:
         UserError: no such condition or column.
     """
-    chosen = frame[select(frame, where)] if where else frame
-    if sort:
-        name = sort.removeprefix("-")
-        if name not in frame:
-            raise UserError(f"--sort: no column '{name}'{suggest(name, frame) or ';'} valid: {', '.join(frame)}")
-        numbers = as_numbers(chosen[name])
-        keys = chosen[name] if numbers is None else numbers
-        chosen = chosen.loc[keys.sort_values(ascending=not sort.startswith("-"), kind="stable").index]
+    rows = chosen(frame, where, sort)
     shown = ["stage", "status", *study.all_columns, study.metric, "best_epoch", "best_epoch_fraction", "seconds", "id"]
-    short = chosen[[column for column in shown if column in chosen]].assign(id=chosen["id"].str[:8])
-    text = short.head(MOST).map(_printed).to_string(index=False)
-    return text if len(short) <= MOST else f"{text}\n… {len(short) - MOST} more rows in the files"
+    return printed(rows[[column for column in shown if column in rows]].assign(id=rows["id"].str[:8]))
+
+
+def chosen(frame: pd.DataFrame, where: str | None, sort: str | None) -> pd.DataFrame:
+    """Returns the rows that a condition keeps, in the order of a column; ``-COLUMN``: from the largest down.
+
+    Raises:
+        UserError: no such condition or column.
+    """
+    rows = frame[select(frame, where)] if where else frame
+    if not sort:
+        return rows
+    name = sort.removeprefix("-")
+    if name not in frame:
+        raise UserError(f"--sort: no column '{name}'{suggest(name, frame) or ';'} valid: {', '.join(frame)}")
+    numbers = as_numbers(rows[name])
+    keys = rows[name] if numbers is None else numbers
+    return rows.loc[keys.sort_values(ascending=not sort.startswith("-"), kind="stable").index]
+
+
+def printed(frame: pd.DataFrame) -> str:
+    """Returns a table as text for a terminal, its first rows."""
+    text = frame.head(MOST).map(_printed).to_string(index=False)
+    return text if len(frame) <= MOST else f"{text}\n… {len(frame) - MOST} more rows in the files"
