@@ -1,6 +1,8 @@
 """The ``tlkit`` command: dispatch on the first word before anything heavy is imported."""
 
+import logging
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -24,6 +26,7 @@ look:
   protocol   print gradual unfreezing for the network, phase by phase, to be edited
   compare    print finished runs as one table and draw their curves
   plugins    list the callbacks that are installed, and what could not be loaded
+  advise     which protocol to begin with, by the size of your data: from published studies or your own (docs/advise.md)
   study      plan, run, status, table, report: a YAML of factors becomes a table and a page of figures (docs/study.md)
 
 examples:
@@ -38,7 +41,7 @@ options:
 """
 
 TRAINER = ("fit", "validate", "test", "predict")
-COMMANDS = (*TRAINER, "config", "layers", "lr-range", "protocol", "compare", "plugins", "study")
+COMMANDS = (*TRAINER, "config", "layers", "lr-range", "protocol", "compare", "plugins", "advise", "study")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,31 +65,43 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if os.getcwd() not in sys.path:  # classes in the current directory resolve as under `python -m tlkit`
         sys.path.insert(0, os.getcwd())
+    from tlkit.guard import guard
+
+    words = [word for word in rest if word != "--debug"]
+    again, resumes = _again(command, words)
+    return guard(lambda: _carry_out(command, words), again, resumes, debug="--debug" in rest)
+
+
+def _carry_out(command: str, words: list[str]) -> None:
+    """Finds a command and calls it; what advises and studies needs no torch, so that it answers at once."""
+    from tlkit.guard import quieten_lightning, set_up_messages
+
+    if command == "advise":
+        from tlkit.advise.command import advise
+
+        return advise(words)
     if command == "study":
-        return _study(rest)
-    from tlkit.commands import run_command
+        from tlkit.study.commands import run
 
-    try:
-        return run_command(command, rest)
-    except BrokenPipeError:  # whoever reads the output has seen enough: tlkit plugins | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        set_up_messages(sys.stderr, logging.WARNING)
+        return run(words)
+    from tlkit.commands import COMMANDS as REST
+
+    set_up_messages(sys.stderr if command in ("config", "protocol") else sys.stdout)
+    quieten_lightning()
+    REST[command](words)
 
 
-def _study(args: list[str]) -> int:
-    """Runs a command that needs no torch, so that it answers at once."""
-    from tlkit.errors import UserError
-    from tlkit.study.commands import run
-
-    debug = "--debug" in args
-    try:
-        run([word for word in args if word != "--debug"])
-    except UserError as error:
-        if debug:
-            raise
-        print(f"tlkit: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+def _again(command: str, words: list[str]) -> tuple[str, bool]:
+    """Returns the command line that repeats a command, and whether it goes on where this one stops."""
+    resumes = command == "fit" or (command == "study" and words[:1] in (["run"], ["stage"]))
+    if command == "fit":
+        words = [word for word in words if not word.startswith("--ckpt_path=")]
+        if "--ckpt_path" in words:
+            at = words.index("--ckpt_path")
+            del words[at : at + 2]
+        words += ["--ckpt_path", "last"]
+    return f"tlkit {command} {shlex.join(words)}".rstrip(), resumes
 
 
 if __name__ == "__main__":

@@ -1,54 +1,12 @@
-"""What each command does, and what it says when something is wrong."""
+"""What each command does."""
 
-import errno
-import logging
-import shlex
-import sys
-import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import indent
-from typing import TextIO
 
-from tlkit.errors import UserError
 from tlkit.experiment import config_yaml, plan
 from tlkit.paths import Config
 from tlkit.stage_cli import StageCLI
-
-log = logging.getLogger("tlkit")
-
-INTERRUPTED = 130
-
-
-def run_command(command: str, args: Sequence[str]) -> int:
-    """Runs a command and returns its exit code; a user's mistake is one message without a traceback."""
-    debug = "--debug" in args
-    args = [arg for arg in args if arg != "--debug"]
-    _set_up_messages(sys.stderr if command in ("config", "protocol") else sys.stdout)
-    try:
-        COMMANDS[command](args)
-    except UserError as error:
-        return _fail(str(error), error.exit_code, debug)
-    except (ValueError, TypeError) as error:
-        cause = _mistake_behind(error)
-        if cause is None:
-            raise
-        return _fail(str(cause), cause.exit_code, debug)
-    except KeyboardInterrupt:
-        hint = f"; to go on: tlkit fit {shlex.join(_resuming(args))}" if command == "fit" else ""
-        return _fail(f"interrupted{hint}", INTERRUPTED, debug)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        where = f" while writing {error.filename}" if error.filename else ""
-        return _fail(
-            f"expected room on the disk, got '{error.strerror}'{where}; nothing half-written is left. Free some space, "
-            f"then go on with: tlkit {command} {shlex.join(_resuming(args))}",
-            2,
-            debug,
-        )
-    return 0
 
 
 def load_experiment(args: Sequence[str]) -> Config:
@@ -144,67 +102,3 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "compare": compare,
     "plugins": plugins,
 }
-
-
-def _fail(message: str, code: int, debug: bool) -> int:
-    if debug:
-        traceback.print_exc()
-    sys.stdout.flush()
-    print(f"tlkit: {message}", file=sys.stderr)
-    return code
-
-
-def _mistake_behind(error: BaseException) -> UserError | None:
-    """Returns the user's mistake that a constructor found and the parser wrapped into an error of its own."""
-    pending, seen = [error], set()
-    while pending:
-        error = pending.pop()
-        if isinstance(error, UserError):
-            return error
-        if id(error) not in seen:
-            seen.add(id(error))
-            pending += [other for other in (error.__context__, error.__cause__) if other is not None]
-            pending += _set_aside(error)
-    return None
-
-
-def _set_aside(error: BaseException) -> list[BaseException]:
-    """Returns the errors that the parser collected before it raised this one.
-
-    It tries the types of a union in turn (``str | ClassImages``) and raises from the first one's error alone; the
-    constructor's is in a list of its frames.
-    """
-    lists = [v for frame, _ in traceback.walk_tb(error.__traceback__) for v in frame.f_locals.values()]
-    return [e for items in lists if isinstance(items, list) for e in items if isinstance(e, BaseException)]
-
-
-def _resuming(args: Sequence[str]) -> list[str]:
-    """Returns the words that resume what these words started."""
-    kept = [word for word in args if not word.startswith("--ckpt_path=")]
-    if "--ckpt_path" in kept:
-        at = kept.index("--ckpt_path")
-        del kept[at : at + 2]
-    return [*kept, "--ckpt_path", "last"]
-
-
-def _set_up_messages(stream: TextIO) -> None:
-    """Says on a standard stream what tlkit does; leaves out what Lightning says of itself or at the wrong address."""
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.setLevel(logging.INFO)
-    log.handlers, log.propagate = [handler], False
-    log.setLevel(logging.DEBUG)  # for log.txt
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        for shown in logging.getLogger(name).handlers:
-            shown.setLevel(logging.WARNING)  # its remarks are in log.txt
-    for message in (
-        r".*does not have many workers.*",  # batches are taken by index from memory: workers slow them down
-        r".*smaller than the logging interval.*",  # metrics are logged once an epoch
-        r".*`instantiate_classes` was deprecated.*",  # called by LightningCLI
-        r".*instantiate_classes.*deprecated.*",
-        r".*LeafSpec.*deprecated.*",  # called by Lightning
-        r".*module\(s\) in eval mode at the start of training.*",  # that is what freezing means
-        r".*`srun` command is available.*",  # a stage is one process, wherever it runs
-        r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run goes on in its directory
-    ):
-        warnings.filterwarnings("ignore", message=message)

@@ -1,27 +1,23 @@
 """An experiment as a chain of stages: what each is, what it starts from, what it is called."""
 
-import inspect
-import logging
-from collections.abc import Mapping
-from copy import deepcopy
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from jsonargparse import ArgumentParser
-from jsonargparse._util import import_object
-from lightning.pytorch import LightningDataModule
 
+from tlkit.complete import complete, data_facts
 from tlkit.errors import UserError
-from tlkit.identity import file_hash, identity
+from tlkit.identity import canonical_hash, file_hash, ingredients
 from tlkit.paths import Config, override, spelled_out
 from tlkit.stage_cli import parse
 from tlkit.weights import checkpoint_file
 
-log = logging.getLogger("tlkit")
-
 NO_PRETRAIN: Config = {"layers": 0, "checkpoint": None, "reuse": True, "with": None}
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,6 +30,8 @@ class Stage:
         pretrain: the stage whose layers it starts from; None if there is none or the weights come from a file.
         checkpoint: file of external weights; None if there is none.
         id: identity, sha256 in hex.
+        parts: what its identity depends on beside configuration and seed, by name; and, as ``not_identity``, the
+            arguments of the data that it does not depend on.
     """
 
     name: str
@@ -41,6 +39,7 @@ class Stage:
     pretrain: "Stage | None"
     checkpoint: Path | None
     id: str
+    parts: Mapping[str, Any]
 
     @property
     def experiment(self) -> str:
@@ -73,30 +72,93 @@ def plan(config: Config, name: str = "transfer") -> Stage:
     Raises:
         UserError: an override that leads nowhere, a pretrain without a source, or data that are not there.
     """
-    config = _with_seed(_complete(config))
-    section = config["pretrain"]
-    wanted = section["layers"] not in (0, [], "0")
-    checkpoint = checkpoint_file(Path(section["checkpoint"])) if wanted and section["checkpoint"] else None
-    pretrain = plan(_pretrain_config(config), "pretrain") if wanted and not checkpoint else None
-    source: Mapping[str, Any] | None = None
-    if pretrain:
-        source = {"layers": section["layers"], "id": pretrain.id}
-    elif checkpoint:
-        source = {"layers": section["layers"], "sha256": file_hash(checkpoint)}
-    data = _data_module(config)
-    return Stage(
-        name=name,
-        config=config,
-        pretrain=pretrain,
-        checkpoint=checkpoint,
-        id=identity(
+    return Planner().stage(config, name)
+
+
+@dataclass
+class Planner:
+    """Plans stages, and remembers what it has worked out.
+
+    A stage takes 0.1 s by itself. The sections of a configuration (model, data, trainer, pretrain) are parsed
+    independently of each other, and what data dictate to a network depends on these two alone; so few things differ
+    between the stages of a study, and each is worked out once.
+    """
+
+    _parsed: dict[tuple[str, str], Any] = field(default_factory=dict)
+    _completed: dict[str, Config] = field(default_factory=dict)
+    _data: dict[str, tuple[str | None, tuple[str, ...]]] = field(default_factory=dict)
+    _checkpoints: dict[str, str] = field(default_factory=dict)
+    _stages: dict[str, Stage] = field(default_factory=dict)
+
+    def stage(self, config: Config, name: str = "transfer") -> Stage:
+        """Returns the stage of a resolved configuration; the same object for the same configuration.
+
+        Raises:
+            UserError: see `plan`.
+        """
+        if isinstance(config["seed_everything"], bool):
+            raise UserError(
+                "seed_everything: expected a number, so that the run can be repeated, got "
+                f"{config['seed_everything']}; 0 is the default"
+            )
+        config = self._complete(config)
+        return _once(self._stages, name + _key(config), lambda: self._stage(config, name))
+
+    def parse(self, config: Config) -> Config:
+        """Returns a configuration with overrides checked and defaults filled in, section by section."""
+        keys = {section: (section, _key(value)) for section, value in config.items()}
+        if any(key not in self._parsed for key in keys.values()):
+            for section, value in parse(config).items():
+                self._parsed[section, _key(config.get(section))] = value
+        return {section: self._parsed[key] for section, key in keys.items()}
+
+    def _complete(self, config: Config) -> Config:
+        model = config["model"].get("init_args")
+        concerned = {name: model[name] for name in ("network", "optimizer") if name in (model or {})}
+        if concerned.get("optimizer") is not None:
+            del concerned["optimizer"]
+        narrow = {"model": {**config["model"], "init_args": concerned}, "data": config.get("data")}
+        done = _once(self._completed, _key(narrow), lambda: complete(narrow))
+        filled = {**config["model"], "init_args": model | done["model"]["init_args"]} if model else config["model"]
+        return {**config, "model": filled, "data": done["data"]} if "data" in config else {**config, "model": filled}
+
+    def _stage(self, config: Config, name: str) -> Stage:
+        section = config["pretrain"]
+        wanted = section["layers"] not in (0, [], "0")
+        checkpoint = checkpoint_file(Path(section["checkpoint"])) if wanted and section["checkpoint"] else None
+        pretrain = self.stage(self._pretrain(config), "pretrain") if wanted and not checkpoint else None
+        source: dict[str, Any] | None = None
+        if pretrain:
+            source = {"layers": section["layers"], "id": pretrain.id}
+        elif checkpoint:
+            digest = _once(self._checkpoints, str(checkpoint), lambda: file_hash(checkpoint))
+            source = {"layers": section["layers"], "sha256": digest}
+        fingerprint, not_identity = _once(self._data, _key(config.get("data")), lambda: data_facts(config))
+        counted = ingredients(
             config,
-            data_fingerprint=_fingerprint(data),
-            data_not_identity=getattr(data, "not_identity", ()),
+            data_fingerprint=fingerprint,
+            data_not_identity=not_identity,
             pretrain=source,
             seed=int(config["seed_everything"]),
-        ),
-    )
+        )
+        parts = {key: value for key, value in counted.items() if key not in ("config", "seed")}
+        parts["not_identity"] = sorted(not_identity)
+        return Stage(name, config, pretrain, checkpoint, canonical_hash(counted), parts)
+
+    def _pretrain(self, config: Config) -> Config:
+        changes = config["pretrain"]["with"]
+        if not changes:
+            raise UserError(
+                f"pretrain.layers is {config['pretrain']['layers']}: expected pretrain.with (what differs in the "
+                "pretrain stage) or pretrain.checkpoint (weights from elsewhere), got neither; pretrain.layers: 0 "
+                "trains from scratch"
+            )
+        base = {**config, "pretrain": dict(NO_PRETRAIN), "ckpt_path": None}
+        base["trainer"] = {**config["trainer"], "callbacks": []}
+        try:
+            return self.parse(override(base, spelled_out(base, changes)))
+        except UserError as error:
+            raise UserError(f"pretrain.with: {error}") from error
 
 
 def config_yaml(stage: Stage) -> str:
@@ -106,75 +168,11 @@ def config_yaml(stage: Stage) -> str:
     return header + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
 
 
-def _with_seed(config: Config) -> Config:
-    seed = config["seed_everything"]
-    if isinstance(seed, bool):
-        raise UserError(
-            f"seed_everything: expected a number, so that the run can be repeated, got {seed}; 0 is the default"
-        )
-    return config
+def _once(known: dict[str, T], key: str, make: Callable[[], T]) -> T:
+    if key not in known:
+        known[key] = make()
+    return known[key]
 
 
-def _pretrain_config(config: Config) -> Config:
-    changes = config["pretrain"]["with"]
-    if not changes:
-        raise UserError(
-            f"pretrain.layers is {config['pretrain']['layers']}: expected pretrain.with (what differs in the pretrain "
-            "stage) or pretrain.checkpoint (weights from elsewhere), got neither; pretrain.layers: 0 trains from "
-            "scratch"
-        )
-    base = deepcopy(config)
-    base["pretrain"], base["ckpt_path"] = dict(NO_PRETRAIN), None
-    base["trainer"]["callbacks"] = []
-    try:
-        return parse(override(base, spelled_out(base, changes)))
-    except UserError as error:
-        raise UserError(f"pretrain.with: {error}") from error
-
-
-def _complete(config: Config) -> Config:
-    """Fills in the task's optimizer, and what network and data must agree on: image size, channels, classes."""
-    config = deepcopy(config)
-    model = config["model"].get("init_args") or {}
-    if "optimizer" in model and model["optimizer"] is None:
-        model["optimizer"] = deepcopy(getattr(import_object(config["model"]["class_path"]), "default_optimizer", None))
-    network = _network_section(config)
-    data = config.get("data")
-    if network and data and "image_size" in network["init_args"]:
-        arguments = data.setdefault("init_args", {})
-        if "image_size" in arguments and arguments["image_size"] is None:
-            arguments["image_size"] = network["init_args"]["image_size"]
-    module = _data_module(config)
-    dictated: Mapping[str, Any] = getattr(module, "network_arguments", dict)()
-    if network:
-        accepted = inspect.signature(import_object(network["class_path"])).parameters
-        for key, value in dictated.items():
-            if key in accepted and network["init_args"].get(key) != value:
-                log.debug("network.%s: %s, as the data have it", key, value)
-                network["init_args"][key] = value
-    return config
-
-
-def _network_section(config: Config) -> Config | None:
-    section = (config["model"].get("init_args") or {}).get("network")
-    if not isinstance(section, dict) or "class_path" not in section:
-        return None
-    section.setdefault("init_args", {})
-    return section
-
-
-def _data_module(config: Config) -> LightningDataModule | None:
-    if not config.get("data"):
-        return None
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--data", type=LightningDataModule)
-    module: LightningDataModule = parser.instantiate(parser.parse_object({"data": config["data"]})).data
-    return module
-
-
-def _fingerprint(data: LightningDataModule | None) -> str | None:
-    if data is None or not hasattr(data, "fingerprint"):
-        log.warning("these data have no fingerprint: a finished run is found again even if their files have changed")
-        return None
-    fingerprint: str = data.fingerprint()
-    return fingerprint
+def _key(value: Any) -> str:
+    return json.dumps(value)

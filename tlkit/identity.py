@@ -32,15 +32,15 @@ NOT_IDENTITY = {
 """What cannot change the result; seed and pretrain count in a form of their own."""
 
 
-def identity(
+def ingredients(
     config: Config,
     *,
     data_fingerprint: str | None,
     data_not_identity: Iterable[str],
     pretrain: Mapping[str, Any] | None,
     seed: int,
-) -> str:
-    """Returns the sha256 (hex) of all that a stage's result depends on.
+) -> dict[str, Any]:
+    """Returns all that a stage's result depends on, by name; its canonical hash is the stage's identity.
 
     Args:
         config: the stage's resolved configuration.
@@ -51,22 +51,20 @@ def identity(
     """
     kept = {key: value for key, value in config.items() if key not in NOT_IDENTITY[""]}
     kept["trainer"] = {k: v for k, v in kept.get("trainer", {}).items() if k not in NOT_IDENTITY["trainer"]}
-    return canonical_hash(
-        {
-            "config": _without(kept, frozenset(data_not_identity)),
-            "data": data_fingerprint,
-            "sources": sources(kept),
-            "results_version": RESULTS_VERSION,
-            "pretrain": pretrain,
-            "seed": seed,
-            "threads": torch.get_num_threads(),
-        }
-    )
+    return {
+        "config": _without(kept, frozenset(data_not_identity)),
+        "data": data_fingerprint,
+        "sources": sources(kept),
+        "results_version": RESULTS_VERSION,
+        "pretrain": pretrain,
+        "seed": seed,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def canonical_hash(value: Any) -> str:
     """Returns the sha256 (hex) of canonical JSON: sorted keys, no white space."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -79,7 +77,7 @@ def file_hash(path: Path) -> str:
 def sources(config: Any) -> dict[str, str]:
     """Returns class path -> hash of its source file, for each class named that is no one's but the user's."""
     found: dict[str, str] = {}
-    for class_path in sorted(set(_class_paths(config))):
+    for class_path in sorted(set(class_paths(config))):
         if class_path.partition(".")[0] in OWN:
             continue
         try:
@@ -104,12 +102,13 @@ def _drop(node: Any, names: frozenset[str]) -> Any:
     return [_drop(item, names) for item in node] if isinstance(node, list) else node
 
 
-def _class_paths(node: Any) -> Iterable[str]:
+def class_paths(node: Any) -> Iterable[str]:
+    """Yields the classes that are named in a configuration."""
     if isinstance(node, dict):
         if isinstance(node.get("class_path"), str):
             yield node["class_path"]
         for value in node.values():
-            yield from _class_paths(value)
+            yield from class_paths(value)
     elif isinstance(node, list):
         for item in node:
-            yield from _class_paths(item)
+            yield from class_paths(item)

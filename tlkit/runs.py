@@ -96,7 +96,7 @@ def create(root: Path, experiment: str, stage: str, identity: str) -> Run:
 def find(root: Path, stage: str, identity: str) -> list[Run]:
     """Returns all runs of an identity below ``root``, in whichever experiment, the newest first."""
     found = [
-        Run(path, identity, stage) for path in root.glob(f"*/{stage}-{identity[:8]}*") if _identity_of(path) == identity
+        Run(path, identity, stage) for path in root.glob(f"*/{stage}-{identity[:8]}*") if identity_of(path) == identity
     ]
     return sorted(found, key=lambda run: run.path.stat().st_mtime, reverse=True)
 
@@ -159,9 +159,10 @@ def owner(path: Path) -> str:
         return "another process"
 
 
-def _identity_of(path: Path) -> str | None:
+def identity_of(path: Path) -> str | None:
+    """Returns the identity of the stage that a run directory is of; None: it does not say so."""
     try:
         identity: str = json.loads((path / "identity.json").read_text())["id"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return identity

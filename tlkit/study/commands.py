@@ -6,6 +6,9 @@ from pathlib import Path
 
 from tlkit.errors import UserError, suggest
 from tlkit.study.arguments import RUNS, StudyParser, about
+from tlkit.study.clean_command import clean
+from tlkit.study.export_command import export
+from tlkit.study.stage_command import stage
 
 
 def run(args: Sequence[str]) -> None:
@@ -34,6 +37,10 @@ def plan(args: Sequence[str]) -> None:
     parser.add_argument("--explain", metavar="ID", help="why is this stage to be run? the beginning of its id will do")
     parser.add_argument("--runs", type=Path, help=RUNS)
     given = parser.parse_args(args)
+    from tlkit.study import scaling_command
+
+    if scaling := scaling_command.scaling_study(given.file, given.runs):
+        return scaling_command.plan(scaling, given)
     from tlkit.study.explain import explain
     from tlkit.study.plan import plan_study
     from tlkit.study.state import states
@@ -57,6 +64,10 @@ def run_study(args: Sequence[str]) -> None:
     parser.add_argument("--engine", help="YAML of an engine, or inline: in this process; by default this machine")
     parser.add_argument("--runs", type=Path, help=RUNS)
     given = parser.parse_args(args)
+    from tlkit.study import scaling_command
+
+    if scaling := scaling_command.scaling_study(given.file, given.runs):
+        return scaling_command.run(scaling, given)
     from tlkit.study.engine import carry_out
     from tlkit.study.estimate import estimate, over_budget
     from tlkit.study.plan import plan_study
@@ -88,9 +99,13 @@ def status(args: Sequence[str]) -> None:
     parser.add_argument("study", help="its YAML, or its name")
     parser.add_argument("--runs", type=Path, help=RUNS)
     given = parser.parse_args(args)
+    from tlkit.study import scaling_command
     from tlkit.study.status import status as lines
 
     root, name = given.runs or Path("runs"), given.study
+    file = Path(name) if Path(name).suffix in (".yaml", ".yml") else scaling_command.file_of(root / name)
+    if file and (scaling := scaling_command.scaling_study(file, given.runs, anew=False)):
+        return scaling_command.status(scaling)
     if Path(name).suffix in (".yaml", ".yml"):
         from tlkit.study.plan import runs_of
         from tlkit.study.spec_file import read_study, refusal
@@ -114,6 +129,10 @@ def table(args: Sequence[str]) -> None:
     parser.add_argument("--sort", metavar="COLUMN", help="a column to print them by; -COLUMN: from the largest down")
     parser.add_argument("--runs", type=Path, help=RUNS)
     given = parser.parse_args(_signed(args))
+    from tlkit.study import scaling_command
+
+    if scaling := scaling_command.scaling_study(given.file, given.runs):
+        return scaling_command.table(scaling, given)
     from tlkit.study.plan import plan_study
     from tlkit.study.table import study_table, view, write_table
 
@@ -139,12 +158,16 @@ def report(args: Sequence[str]) -> None:
     given = parser.parse_args(args)
     command = f"tlkit study report {shlex.join(args)}"
     if given.file and not (given.table or given.mapping):
+        from tlkit.study import scaling_command
         from tlkit.study.plan import plan_study
         from tlkit.study.study_report import report_study
 
-        planned = plan_study(given.file, given.runs)
-        out = given.out or planned.plan.root / planned.plan.name / "report"
-        page, remarks = report_study(planned, out, command)
+        if scaling := scaling_command.scaling_study(given.file, given.runs):
+            page, remarks = scaling_command.report(scaling, given, command)
+        else:
+            planned = plan_study(given.file, given.runs)
+            out = given.out or planned.plan.root / planned.plan.name / "report"
+            page, remarks = report_study(planned, out, command)
     elif given.table and given.mapping and given.out and not given.file:
         from tlkit.study.report import report_table
 
@@ -163,6 +186,9 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "status": status,
     "table": table,
     "report": report,
+    "clean": clean,
+    "export": export,
+    "stage": stage,
 }
 
 

@@ -1,0 +1,60 @@
+"""``tlkit study clean``: says what can go, asks, deletes exactly that."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tlkit.errors import UserError
+from tlkit.study.arguments import RUNS, StudyParser
+
+
+def clean(args: Sequence[str]) -> None:
+    """Deletes what neither the table nor a stage still to run needs, after saying what it frees and asking.
+
+    Raises:
+        UserError: what is wrong with the study; a driver is at it; there is no terminal to ask on.
+    """
+    parser = StudyParser("clean", clean, "FILE [--checkpoints] [--yes] [--runs DIR]")
+    parser.add_argument("file", type=Path, help="the study's YAML")
+    parser.add_argument(
+        "--checkpoints",
+        action="store_true",
+        help="the weights of finished stages as well; a pretrain is trained again should a new stage need it",
+    )
+    parser.add_argument("--yes", action="store_true", help="delete without asking")
+    parser.add_argument("--runs", type=Path, help=RUNS)
+    given = parser.parse_args(args)
+    from tlkit.study.clean import Survey, delete
+    from tlkit.study.engine import sole_driver
+    from tlkit.study.plan import plan_study
+    from tlkit.study.summary import size_text
+
+    planned = plan_study(given.file, given.runs)
+    directory = planned.plan.root / planned.plan.name
+    with sole_driver(directory / ".driver.lock"):
+        found = Survey(planned)
+        kinds = [kind for kind in [*found.safe, *([found.weights] if given.checkpoints else [])] if kind.paths]
+        if not given.checkpoints and found.weights.paths:
+            print(f"{size_text(found.weights.size)} more with --checkpoints: {found.weights.what}")
+        if not kinds:
+            print(f"nothing to clean up in {directory}")
+            return
+        total = size_text(sum(kind.size for kind in kinds))
+        rows = [f"  {size_text(kind.size):>8}  {len(kind.paths):>5} {kind.what}" for kind in kinds]
+        print("\n".join([f"{directory}: {total} can go", *rows]))
+        if not given.yes and not _agreed(total):
+            print("nothing was deleted")
+            return
+        delete(kinds)
+        print(f"deleted: {total}")
+
+
+def _agreed(total: str) -> bool:
+    """Asks.
+
+    Raises:
+        UserError: there is nobody to ask.
+    """
+    if not sys.stdin.isatty():
+        raise UserError("study clean: expected a terminal to ask whether to delete that, got none; --yes does not ask")
+    return input(f"delete {total}? [y/N] ").strip().lower() in ("y", "yes")
