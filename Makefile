@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-cluster check bench clean
+.PHONY: help setup demo test test-slow check bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -24,11 +24,8 @@ demo: setup  ## two stages on generated images, on the CPU: from scratch against
 test: setup  ## the tests, except the long ones
 	$(BIN)/pytest
 
-test-slow: setup  ## the long tests and those that need a system package
-	$(BIN)/pytest -m 'slow and not cluster and not gpu'
-
-test-cluster: setup  ## studies under random kills (5 minutes) and under SLURM, where it is installed
-	$(BIN)/pytest -m 'cluster and not gpu'
+test-slow: setup  ## the long tests and those that need a system package: studies under random kills, under SLURM, in Chromium
+	$(BIN)/pytest -m 'slow and not gpu'
 
 check: setup  ## lint, formatting, types
 	$(BIN)/ruff check
@@ -41,6 +38,9 @@ bench: setup  ## side-by-side timings against other tools
 	$(BIN)/python benchmarks/update_ratio.py
 	$(BIN)/python benchmarks/energy.py
 	$(BIN)/python benchmarks/full_set.py
+	$(BIN)/python benchmarks/report.py --output benchmarks/results/report.md  # 1 minute
+	$(BIN)/python benchmarks/study_engine.py --output benchmarks/results/study_engine.md  # 17 minutes
+	$(BIN)/python benchmarks/study.py --output benchmarks/results/study.md  # 40 minutes
 
 clean:  ## remove the environment and caches, not the runs
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
