@@ -1,0 +1,163 @@
+"""Advice from the user's own runs: the best level of every factor at the size that is nearest to the one asked for."""
+
+import math
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from tlkit.advise.arguments import Question
+from tlkit.advise.text import columns, paragraph
+from tlkit.errors import UserError
+from tlkit.study.expression import select
+from tlkit.study.plan import plan_study
+from tlkit.study.report.mapping import TableMapping
+from tlkit.study.report.mapping_file import read_mapping
+from tlkit.study.report.nuisance import chosen_by, compared
+from tlkit.study.report.section import capital, number
+from tlkit.study.report.statistics import configurations, paired, summary
+from tlkit.study.report.table_file import read_table
+from tlkit.study.report.tidy import Factor, Runs, exact, prepare
+from tlkit.study.study_report import finished
+
+
+def advice(question: Question) -> tuple[list[str], str | None]:
+    """Returns the recommendation, and for a study the experiment of its best setting as YAML.
+
+    Raises:
+        UserError: what is wrong with the study, the table or the mapping; there is nothing in it to compare.
+    """
+    if question.study:
+        planned = plan_study(question.study, question.runs)
+        table, mapping = finished(planned)
+        name = planned.study.name
+    else:
+        assert question.table and question.mapping
+        table = read_table(question.table)
+        mapping = read_mapping(question.mapping, list(table))
+        name = question.table.stem
+    rows, near, where = _nearest(table, mapping, question.examples)
+    runs = prepare(table[rows], near)
+    chosen = compared(runs)
+    free = _free(chosen, mapping)
+    if not free.factors:
+        raise UserError(f"{name}: expected a factor with two levels {where}, got none: there is nothing to compare")
+    best, keys = configurations(free).iloc[0], [factor.key for factor in free.factors]
+    same = free.frame[(free.frame[keys] == best[keys]).all(axis=1)]
+    lines = [
+        paragraph(f"{name}{f': {mapping.goal}' if mapping.goal else ''}"),
+        "",
+        paragraph(
+            f"{capital(where)}: {_count(runs.frame)}{_replicates(runs)}; {runs.metric},",
+            f"{'less' if runs.lower else 'more'} is better.",
+        ),
+        "",
+        columns(_rows(chosen, free)),
+        "",
+        paragraph(f"Best setting: {_setting(_free(runs, mapping), same.iloc[0])}: {_interval(best)}, {_count(same)}."),
+        "",
+        *_caveats(runs, chosen),
+    ]
+    return lines, _experiment(question, table.loc[same.index[0]], where) if question.study else None
+
+
+def _nearest(table: pd.DataFrame, mapping: TableMapping, examples: int) -> tuple[pd.Series, TableMapping, str]:
+    """Returns the rows of the size that is nearest in ratio, the mapping without the size, and which size it is."""
+    rows = select(table, mapping.where) if mapping.where else pd.Series(True, index=table.index)
+    selected = {role: names for role, names in mapping.columns.items() if role == "selected_by"}
+    without = replace(mapping, where=None, columns=selected)  # the other roles serve figures
+    column = next(iter(mapping.columns.get("size", ())), None)
+    if column is None:
+        return rows, without, "over all runs: no column has the role `size`, so there is no number of examples to go by"
+    sizes = pd.to_numeric(table[column], errors="coerce").astype(float)
+    metric = pd.to_numeric(table[mapping.metric], errors="coerce").astype(float)
+    known = sorted(sizes[rows & np.isfinite(metric) & (sizes > 0)].unique())
+    if not known:
+        raise UserError(
+            f"{column}: expected numbers, for it has the role `size`, got none in a run that has {mapping.metric}"
+        )
+    nearest = min(known, key=lambda size: abs(math.log(size / examples)))
+    factors = {name: label for name, label in mapping.factors.items() if name != column}
+    without = replace(without, factors=factors)
+    label = mapping.factors.get(column, column)
+    of = f", the nearest to {examples} of {', '.join(f'{size:g}' for size in known)}" if nearest != examples else ""
+    return rows & (sizes == nearest), without, f"at {label} {nearest:g}{of}"
+
+
+def _free(runs: Runs, mapping: TableMapping) -> Runs:
+    """Returns the runs without the factors that nobody can choose: the domain that is transferred to."""
+    given = mapping.columns.get("target", ())
+    return runs.with_frame(runs.frame, tuple(factor for factor in runs.factors if factor.column not in given))
+
+
+def _rows(runs: Runs, free: Runs) -> list[tuple[str, ...]]:
+    """Returns the best level of each factor that is free beside the next best one, with a heading."""
+    rows: list[tuple[str, ...]] = [
+        ("", "best", "mean, 95 % interval", "next best", "difference, 95 % interval", "better?")
+    ]
+    for factor in free.factors:
+        means = summary(runs, [factor.key]).sort_values("mean", ascending=runs.lower)
+        first, second = means.iloc[0], means.iloc[1]
+        pairs = paired(runs, factor)
+        pair = pairs[pairs["against"] == str(second[factor.key])].iloc[0]
+        difference = _interval(pair.rename({"difference": "mean"})) if pair["pairs"] else "—"
+        levels = str(first[factor.key]), _interval(first), str(second[factor.key])
+        rows.append((factor.label, *levels, difference, VERDICTS.get(pair["verdict"], pair["verdict"])))
+    return rows
+
+
+VERDICTS = {"better": "yes", "worse": "no: worse where matched"}
+
+
+def _interval(row: pd.Series) -> str:
+    """Returns a mean with its interval, if it has one."""
+    text = number(row["mean"])
+    return text if math.isnan(row["low"]) else f"{text} ({number(row['low'])} to {number(row['high'])})"
+
+
+def _setting(runs: Runs, row: pd.Series) -> str:
+    """Returns the level of each factor of a run, of nuisance too."""
+    return ", ".join(f"{factor.label} {_level(runs, factor, row)}" for factor in runs.factors)
+
+
+def _level(runs: Runs, factor: Factor, row: pd.Series) -> Any:
+    value = row[exact(runs.frame, factor)]
+    return f"{value:g}" if isinstance(value, float) else value
+
+
+def _replicates(runs: Runs) -> str:
+    return f", {runs.frame['r'].nunique()} replicates" if runs.replicated else ""
+
+
+def _caveats(runs: Runs, chosen: Runs) -> list[str]:
+    over = "over the means of the replicates" if runs.replicated else "over runs"
+    said = [
+        f"Intervals are Student's t {over}; differences are between runs of equal replicate and equal levels of all "
+        "other factors; inconclusive: the interval holds 0. The best of several is optimistic, and says nothing of "
+        "what was not varied."
+    ]
+    if len(chosen.factors) > 1:
+        said.append("Each row is an average over the levels of the other factors.")
+    if len(chosen.factors) < len(runs.factors):
+        said.append(f"Nuisance factors are at the best setting for each of the others, {chosen_by(runs)}.")
+    return [paragraph(*said), *(["", paragraph(f"Notes: {'; '.join(runs.remarks)}.")] if runs.remarks else [])]
+
+
+def _count(frame: pd.DataFrame) -> str:
+    return f"{len(frame)} run{'s' * (len(frame) > 1)}"
+
+
+def _experiment(question: Question, row: pd.Series, where: str) -> str:
+    """Returns the configuration of a run, as it stands in its directory."""
+    config = yaml.safe_load((Path(row["run"]) / "config.yaml").read_text(encoding="utf-8"))
+    config = {key: value for key, value in config.items() if key not in ("name", "runs")}
+    header = (
+        f"# Is the best setting of {question.study}, {where}, as good again?\n#\n"
+        f"#   tlkit fit --config {shlex.quote(str(question.write))}\n#\n"
+        f"# Metric: that of the study's runs; this is {row['run']}, all defaults filled in.\n"
+    )
+    return header + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
