@@ -9,6 +9,11 @@ import yaml
 from conftest import Write
 from test_fit import fit, quiet, rows, weights  # noqa: F401
 
+from tlkit import plugins
+from tlkit.study.cells import cells
+from tlkit.study.check import level_faults
+from tlkit.study.spec_file import read_study
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -107,3 +112,24 @@ def test_every_file_the_documents_name_exists() -> None:
         text = (ROOT / document).read_text()
         for path in re.findall(r"(?<![\w/.])(?:configs|docs|benchmarks|callbacks)/[\w./-]+\.\w+", text):
             assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize(("document", "folder"), [("README.md", "."), ("docs/study.md", "configs/studies")])
+def test_the_studies_of_the_documents_are_read(document: str, folder: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(block(document, "yaml", "replicates:").replace("base: ", f"base: {ROOT / folder}/"))
+    study, faults = read_study(path)
+    assert study and faults == []
+    plugins.load()
+    assert level_faults(study, cells(study)) == []
+
+
+def test_the_number_of_stages_on_the_front_page_is_right() -> None:
+    study = yaml.safe_load(block("README.md", "yaml", "replicates:"))
+    layers, sizes = study["scientific"]["pretrain.layers"], study["scientific"]["data.examples_per_class"]
+    splits = study["replicates"]["data.split"]
+    shared = len([k for k in layers if k]) * len(sizes) * len(splits)
+    stages = len(splits) + len(layers) * len(sizes) * len(splits)
+    assert (
+        f"{stages} stages: {len(splits)} pretrains are shared by the {shared} runs" in (ROOT / "README.md").read_text()
+    )
