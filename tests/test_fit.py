@@ -1,8 +1,8 @@
 """`tlkit fit` as a user sees it: two stages, what they leave, what is found again, what a resumed run gives."""
 
 import json
-import shutil
 import resource
+import shutil
 import signal
 import subprocess
 import sys

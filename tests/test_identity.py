@@ -13,11 +13,15 @@ from test_fit import quiet  # noqa: F401  the fixture applies here too
 
 from tlkit.commands import load_experiment
 from tlkit.experiment import Stage, plan
-from tlkit.identity import canonical_hash, file_hash, identity, sources
+from tlkit.identity import canonical_hash, file_hash, ingredients, sources
 
 
 def stage(path: Path, *words: str) -> Stage:
     return plan(load_experiment(["--config", str(path), *words]))
+
+
+def identity(config: dict[str, Any], **arguments: Any) -> str:
+    return canonical_hash(ingredients(config, **arguments))
 
 
 def reordered(node: Any) -> Any:
