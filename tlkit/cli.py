@@ -27,7 +27,7 @@ look:
   compare    print finished runs as one table and draw their curves
   plugins    list the callbacks that are installed, and what could not be loaded
   advise     which protocol to begin with, by the size of your data: from published studies or your own (docs/advise.md)
-  study      plan, run, status, table, report: a YAML of factors becomes a table and a page of figures (docs/study.md)
+  study      plan, run, report, …: a YAML of factors becomes a table and a page of figures (`tlkit study --help`)
 
 examples:
   tlkit fit --config configs/alexnet_split.yaml
