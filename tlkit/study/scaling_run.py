@@ -17,7 +17,7 @@ from tlkit.study.engine import carry_out, sole_driver, task_of
 from tlkit.study.planned import StudyPlan
 from tlkit.study.pool import Pool, parsl_pool
 from tlkit.study.scaling import DRIVER, Measurement, ScalingStudy, digest, measurements
-from tlkit.study.scaling_worker import GetReady, Timed, serve
+from tlkit.study.scaling_worker import GetReady, serve
 from tlkit.study.worker import Done, Task
 
 
@@ -123,7 +123,7 @@ def _ready_workers(plan: StudyPlan, workers: int, engine: Path | None, watch: Wa
         yield replace(pool, submit=submit)
         watch.wall_seconds = time.perf_counter() - begin
         results = (future.result() for future in futures if not future.exception())  # a lost worker's time is lost
-        watch.busy_seconds = sum(done.seconds for done in results if isinstance(done, Timed))
+        watch.busy_seconds = sum(done.seconds for done in results)
 
 
 def _meeting(plan: StudyPlan) -> Path:

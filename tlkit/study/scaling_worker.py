@@ -31,24 +31,11 @@ class GetReady(Task):
     workers: int = 1
 
 
-@dataclass(frozen=True)
-class Timed(Done):
-    """What became of a stage, and for how long a worker was at it.
-
-    Attributes:
-        seconds: from taking the stage to its end, s.
-    """
-
-    seconds: float = 0.0
-
-
 def serve(task: Task) -> Done:
     """Carries a task of a scaling study out."""
     if isinstance(task, GetReady):
         return _get_ready(task)
-    begin = time.perf_counter()
-    done = work_in_pool(task)
-    return Timed(**vars(done), seconds=time.perf_counter() - begin)
+    return work_in_pool(task)
 
 
 def _get_ready(task: GetReady) -> Done:
