@@ -46,11 +46,10 @@ def test_warm_workers_that_are_replaced_give_what_this_process_gives(tmp_path, m
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("gib", "processes"), [(0.1, 3), (50.0, 1)])  # torch alone takes 0.2
-def test_a_worker_that_holds_too_much_memory_is_replaced(tmp_path, gib, processes):
+def test_a_worker_that_holds_too_much_memory_is_replaced(tmp_path):
     study = toy_study(tmp_path, [{"seed_everything": seed, "pretrain.layers": 0, **PROBED} for seed in range(3)])
-    assert carry_out(study, engine(tmp_path, workers=1, limits={"worker_gib": gib})).failed == {}
-    assert len({probe["pid"] for probe in probes(study)}) == processes
+    assert carry_out(study, engine(tmp_path, workers=1, limits={"worker_gib": 0.1})).failed == {}  # torch alone: 0.2
+    assert len({probe["pid"] for probe in probes(study)}) == 3
     assert starts(study) == [1] * 3
 
 
@@ -125,9 +124,9 @@ def test_devices_that_are_hidden_from_the_driver_are_not_used(given, count, monk
 def test_workers_are_pinned_before_torch_is_imported(tmp_path, monkeypatch, named, given, seen):
     # two names on two devices and on one; the default engine where there is one device
     path, notes = spy(tmp_path, cards=1)
-    variants = [{"seed_everything": s, "pretrain.layers": 0, "trainer.accelerator": "auto", **PROBED} for s in range(4)]
-    nap = {"class_path": "probes.Nap", "init_args": {"seconds": 2.0}}  # all workers get some
-    study = toy_study(tmp_path, [one | {"trainer.callbacks": [*PROBED["trainer.callbacks"], nap]} for one in variants])
+    callbacks = [*PROBED["trainer.callbacks"], {"class_path": "probes.Nap", "init_args": {"seconds": 3.0}}]
+    common = {"pretrain.layers": 0, "trainer.max_epochs": 1, "trainer.accelerator": "auto"}  # all workers get some
+    study = toy_study(tmp_path, [{"seed_everything": s, "trainer.callbacks": callbacks, **common} for s in range(4)])
     file = engine(tmp_path, None, available_accelerators=["0", "1"])
     monkeypatch.setenv("PYTHONPATH", f"{path}:{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -169,7 +168,7 @@ def test_a_stage_that_kills_its_workers_is_a_failure_and_the_others_go_on(tmp_pa
 def test_two_workers_are_busy_until_the_queue_is_empty(tmp_path, monkeypatch):
     # 80 tasks, every fourth ten times as long
     monkeypatch.setenv("PYTHONPATH", str(HERE))
-    study = trivial_study(tmp_path, [3.0 if n % 4 == 0 else 0.3 for n in range(80)])
+    study = trivial_study(tmp_path, [1.0 if n % 4 == 0 else 0.1 for n in range(80)])
     pool = parsl_pool(engine(tmp_path), 1, False, (), tmp_path / "scratch", work=nap)
     assert carry_out(study, pool=pool).done == 80
     done = [line.split() for line in (tmp_path / "done.txt").read_text().splitlines()]

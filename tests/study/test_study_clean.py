@@ -185,7 +185,10 @@ def test_runs_of_former_plans_go_but_not_those_of_another_study(
     assert former == theirs.keys()
     assert clean(capsys, now, "--checkpoints")[1] == set()
     (directory(planned).with_name("other") / "plan.json").unlink()
-    _, gone = clean(capsys, now)
+    text, gone = clean(capsys, now)
+    assert gone == set()  # finished runs, which the study would have again if the edit were taken back
+    assert "more with --former: finished runs of former plans" in text
+    _, gone = clean(capsys, now, "--former")
     assert {name.split("/")[1] for name in gone} == {run_of(planned, id_).name for id_ in former - {missing(planned)}}
     assert all((run_of(now, id_) / "result.json").exists() for id_ in now.plan.stages)
 

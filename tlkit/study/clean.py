@@ -46,6 +46,7 @@ class Survey:
     Attributes:
         safe: what serves nothing any more, by kind.
         weights: checkpoints of finished stages: nothing to do needs them, but somebody may want to predict with them.
+        former: finished runs of former plans: after an edit that is taken back, they are the study's again.
     """
 
     def __init__(self, planned: Planned) -> None:
@@ -53,13 +54,13 @@ class Survey:
         self.temporary = Kind("temporary files of processes that were killed")
         self.last = Kind("last.ckpt of finished runs, beside their best.ckpt")
         self.damaged = Kind("damaged runs that were set aside")
-        self.former = Kind("runs of former plans that are not in the study any more")
+        self.former = Kind("finished runs of former plans that are not in the study any more")
         self.cut_off = Kind("runs that were cut off and that no stage goes on with")
         self.failed = Kind("records of failures that have been mended or are not in the study any more")
         self.engine = Kind("logs of an engine that did not end in order")
         self.weights = Kind("checkpoints of finished stages that no stage to do starts from")
         self.safe = [
-            self.temporary, self.last, self.damaged, self.former, self.cut_off, self.failed, self.engine,
+            self.temporary, self.last, self.damaged, self.cut_off, self.failed, self.engine,
         ]  # fmt: skip
         root, name, self._stages = planned.plan.root, planned.plan.name, planned.plan.stages
         states_ = states(root, name, [(stage.stage, stage.id) for stage in self._stages.values()])
@@ -92,7 +93,7 @@ class Survey:
 
     def _run(self, path: Path, id_: str | None, finished: bool) -> None:
         known = id_ in self._stages or id_ in self._elsewhere
-        if id_ in self._earlier and not known:
+        if finished and id_ in self._earlier and not known:
             self.former.paths.append(path)
         elif not finished and (not known or (id_ in self._stages and id_ not in self._todo | self._elsewhere)):
             self.cut_off.paths.append(path)

@@ -14,12 +14,17 @@ def clean(args: Sequence[str]) -> None:
     Raises:
         UserError: what is wrong with the study; a driver is at it; there is no terminal to ask on.
     """
-    parser = StudyParser("clean", clean, "FILE [--checkpoints] [--yes] [--runs DIR]")
+    parser = StudyParser("clean", clean, "FILE [--checkpoints] [--former] [--yes] [--runs DIR]")
     parser.add_argument("file", type=Path, help="the study's YAML")
     parser.add_argument(
         "--checkpoints",
         action="store_true",
         help="the weights of finished stages as well; a pretrain is trained again should a new stage need it",
+    )
+    parser.add_argument(
+        "--former",
+        action="store_true",
+        help="finished runs of former plans as well; an edit that is taken back would find them again",
     )
     parser.add_argument("--yes", action="store_true", help="delete without asking")
     parser.add_argument("--runs", type=Path, help=RUNS)
@@ -33,9 +38,12 @@ def clean(args: Sequence[str]) -> None:
     directory = planned.plan.root / planned.plan.name
     with sole_driver(directory / ".driver.lock"):
         found = Survey(planned)
-        kinds = [kind for kind in [*found.safe, *([found.weights] if given.checkpoints else [])] if kind.paths]
-        if not given.checkpoints and found.weights.paths:
-            print(f"{size_text(found.weights.size)} more with --checkpoints: {found.weights.what}")
+        kinds = [kind for kind in found.safe if kind.paths]
+        for option, kind in (("checkpoints", found.weights), ("former", found.former)):
+            if kind.paths and getattr(given, option):
+                kinds.append(kind)
+            elif kind.paths:
+                print(f"{size_text(kind.size)} more with --{option}: {kind.what}")
         if not kinds:
             print(f"nothing to clean up in {directory}")
             return
