@@ -12,7 +12,11 @@ from test_scaling import STUDY
 
 from tlkit.study import commands
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.cluster,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 def test_a_job_has_as_many_workers_as_are_asked_for(write: Write, tmp_path: Path, slurm: None) -> None:  # noqa: F811
