@@ -168,7 +168,7 @@ def test_a_stage_that_kills_its_workers_is_a_failure_and_the_others_go_on(tmp_pa
 def test_two_workers_are_busy_until_the_queue_is_empty(tmp_path, monkeypatch):
     # 80 tasks, every fourth ten times as long
     monkeypatch.setenv("PYTHONPATH", str(HERE))
-    study = trivial_study(tmp_path, [1.0 if n % 4 == 0 else 0.1 for n in range(80)])
+    study = trivial_study(tmp_path, [2.0 if n % 4 == 0 else 0.2 for n in range(80)])
     pool = parsl_pool(engine(tmp_path), 1, False, (), tmp_path / "scratch", work=nap)
     assert carry_out(study, pool=pool).done == 80
     done = [line.split() for line in (tmp_path / "done.txt").read_text().splitlines()]

@@ -80,8 +80,7 @@ def test_walltime(tmp_path):
         started = (runs[id_] / "identity.json").stat().st_mtime
         assert started - max(some for some in begins if some <= started) < 60 - 8
         assert (runs[id_] / "log.txt").read_text().count(" stage in ") == 1
-    log = (runs[long] / "log.txt").read_text()
-    assert log.count(" stage in ") == 1 + log.count("going on with") > 1
+    assert (runs[long] / "log.txt").read_text().count(" stage in ") > 1  # 96 s of naps are in no job
     assert pd.read_csv(runs[long] / "metrics.csv")["epoch"].dropna().astype(int).unique().tolist() == [*range(12)]
 
 

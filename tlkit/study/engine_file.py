@@ -7,9 +7,11 @@ import yaml
 from jsonargparse._util import import_object
 
 from tlkit.errors import UserError
+from tlkit.study.accelerators import visible
 
 DEFAULTS: dict[str, Any] = {"runs_per_worker": 500, "worker_gib": None}
 """Limits of the workers where no file says otherwise."""
+GIB_PER_WORKER = 2.0  # torch, a small network and its data
 
 
 def read(engine: Path) -> tuple[Any, dict[str, Any]]:
@@ -26,6 +28,22 @@ def read(engine: Path) -> tuple[Any, dict[str, Any]]:
         return _build(content["parsl"], "parsl"), {key: content.get(key, DEFAULTS[key]) for key in DEFAULTS}
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"{engine}: {error}; configs/engines has examples") from error
+
+
+def this_machine(accelerated: bool) -> Any:
+    """Returns the configuration that takes of this machine what there is, GPUs if some stage may use one."""
+    from parsl.config import Config
+    from parsl.executors import HighThroughputExecutor
+    from parsl.providers import LocalProvider
+
+    executor = HighThroughputExecutor(
+        label="local",
+        address="127.0.0.1",
+        mem_per_worker=GIB_PER_WORKER,
+        available_accelerators=len(visible()) if accelerated else 0,
+        provider=LocalProvider(),  # type: ignore[no-untyped-call]
+    )
+    return Config(executors=[executor])
 
 
 def _build(node: Any, where: str) -> Any:

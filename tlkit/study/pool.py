@@ -16,8 +16,7 @@ from typing import Any
 import zmq
 
 from tlkit.errors import UserError
-from tlkit.study.accelerators import visible
-from tlkit.study.engine_file import DEFAULTS, read
+from tlkit.study.engine_file import DEFAULTS, read, this_machine
 from tlkit.study.jobs import leave_time, replace_or_give_up
 from tlkit.study.worker import Done, Task, work, work_in_pool
 
@@ -25,7 +24,6 @@ from tlkit.study.worker import Done, Task, work, work_in_pool
 # later, and then takes up to 3 s to end its workers. Pilot jobs, which may wait for days, follow the engine's YAML.
 HEARTBEAT, THRESHOLD = 2, 10
 ANSWER = 30  # seconds that the interchange has for a question
-GIB_PER_WORKER = 2.0  # torch, a small network and its data
 
 _GONE = "Parsl's interchange has ended or does not answer; its log is in {}. Start the study again to go on"
 
@@ -87,42 +85,33 @@ def parsl_pool(
     Raises:
         UserError: the engine cannot start; says what was tried.
     """
-    import parsl
-    from parsl.dataflow.dflow import DataFlowKernel
-    from parsl.logconfigs.file import FileLogging
-
-    config, limits = read(engine) if engine else (_this_machine(accelerated), DEFAULTS)
+    config, limits = read(engine) if engine else (this_machine(accelerated), DEFAULTS)
     for executor in config.executors:
         _adapt(executor, threads, expected, engine)
     if workers:
         _exactly(workers, config.executors, engine)
-    config.run_dir, config.initialize_logging, config.retries = str(scratch), FileLogging(level=logging.INFO), 0
+    config.run_dir, config.initialize_logging, config.retries = str(scratch), False, 0
+    with _logged(scratch), _kernel(config, engine) as kernel:
+        yield _pool(kernel, config.executors, limits, scratch, work)
+    shutil.rmtree(scratch, ignore_errors=True)
 
-    def tried() -> str:
-        shown = (
-            f"  {' '.join(repr(executor.provider).split())}\n  {executor.launch_cmd}" for executor in config.executors
-        )
-        return "\n".join(shown)
 
-    try:
-        kernel = DataFlowKernel(config)
-    except Exception as error:  # whatever a provider raises
-        raise UserError(
-            f"the engine {engine or 'for this machine'} does not start: {error}; tried:\n{tried()}"
-        ) from error
-    for executor in config.executors:
-        _limit_answers(executor)
+def _pool(
+    kernel: Any, executors: Collection[Any], limits: dict[str, Any], scratch: Path, work: Callable[[Task], Done]
+) -> Pool:
+    import parsl
+
     app = parsl.python_app(work, data_flow_kernel=kernel)
-    needs = ", ".join(f"{e.cores_per_worker} cores and {e.mem_per_worker} GiB of free memory" for e in config.executors)
+    needs = ", ".join(f"{e.cores_per_worker} cores and {e.mem_per_worker} GiB of free memory" for e in executors)
 
     def managers() -> list[dict[str, Any]]:
         try:
-            return [manager for executor in config.executors for manager in executor.connected_managers()]
+            return [manager for executor in executors for manager in executor.connected_managers()]
         except zmq.ZMQError:
             raise UserError(_GONE.format(scratch)) from None
 
     def check() -> None:
-        if any(executor.interchange_proc.poll() is not None for executor in config.executors):
+        if any(executor.interchange_proc.poll() is not None for executor in executors):
             raise UserError(_GONE.format(scratch))
         if (nodes := managers()) and not any(node["worker_count"] for node in nodes):
             raise UserError(
@@ -130,18 +119,55 @@ def parsl_pool(
                 "raise it) or mem_per_worker to less, in an engine of your own: configs/engines/local.yaml"
             )
 
-    def learn(seconds: float) -> None:
-        for executor in config.executors:
-            leave_time(executor, (seconds,))
-
     def running() -> int:
         return sum(node["tasks"] for node in managers())
 
+    def learn(seconds: float) -> None:
+        for executor in executors:
+            leave_time(executor, (seconds,))
+
+    def submit(task: Task) -> "Future[Done]":
+        future: Future[Done] = app(replace(task, **limits))
+        return future
+
+    return Pool(submit, running, check, float("inf"), lambda: _tried(executors), learn)
+
+
+def _tried(executors: Collection[Any]) -> str:
+    return "\n".join(f"  {' '.join(repr(one.provider).split())}\n  {one.launch_cmd}" for one in executors)
+
+
+@contextmanager
+def _logged(scratch: Path) -> Iterator[None]:
+    """Keeps Parsl's tracebacks of lost workers, which are no fault of the study, off the terminal."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(scratch / "parsl.log")
+    handler.setLevel(logging.WARNING)
+    logging.getLogger("parsl").addHandler(handler)
     try:
-        yield Pool(lambda task: app(replace(task, **limits)), running, check, float("inf"), tried, learn)
+        yield
+    finally:
+        logging.getLogger("parsl").removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def _kernel(config: Any, engine: Path | None) -> Iterator[Any]:
+    """Starts Parsl and stops it."""
+    from parsl.dataflow.dflow import DataFlowKernel
+
+    try:
+        kernel = DataFlowKernel(config)
+    except Exception as error:  # whatever a provider raises
+        raise UserError(
+            f"the engine {engine or 'for this machine'} does not start: {error}; tried:\n{_tried(config.executors)}"
+        ) from error
+    try:
+        for executor in config.executors:
+            _limit_answers(executor)
+        yield kernel
     finally:
         _stop(kernel, config.executors)
-    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _limit_answers(executor: Any) -> None:
@@ -160,21 +186,6 @@ def _stop(kernel: Any, executors: Collection[Any]) -> None:
         if executor.bad_state_is_set:
             executor.provider.cancel(list(executor.job_ids_to_block))  # which Parsl then leaves as they are
     kernel.cleanup()
-
-
-def _this_machine(accelerated: bool) -> Any:
-    from parsl.config import Config
-    from parsl.executors import HighThroughputExecutor
-    from parsl.providers import LocalProvider
-
-    executor = HighThroughputExecutor(
-        label="local",
-        address="127.0.0.1",
-        mem_per_worker=GIB_PER_WORKER,
-        available_accelerators=len(visible()) if accelerated else 0,
-        provider=LocalProvider(),  # type: ignore[no-untyped-call]
-    )
-    return Config(executors=[executor])
 
 
 def _adapt(executor: Any, threads: int, expected: Collection[float], engine: Path | None) -> None:
