@@ -85,7 +85,7 @@ def data_of(name: str, folder: Path) -> list[str]:
         return ["--data.dataset.root", str(image_folder(folder / "images"))]
     if name in TABLE_2:
         return ["--data.dataset.root", str(ilsvrc2012(folder / "ilsvrc"))]
-    if name == "alexnet_fashion" or name.startswith("protocols/"):
+    if name.startswith(("alexnet_fashion", "protocols/")):
         return ["--data.dataset", "FashionMNIST", "--data.dataset.root", str(fashion_mnist(folder / "idx"))]
     return []
 
@@ -228,6 +228,7 @@ SMALL = {
 }
 
 
+SMALL["alexnet_fashion_small"] = SMALL["alexnet_fashion"]
 SMALL |= {  # long enough for all phases
     name: (*SMALL["alexnet_fashion"], "--trainer.max_epochs", "22") for name in NAMES if name.startswith("protocols/")
 }
