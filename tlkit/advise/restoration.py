@@ -4,7 +4,11 @@ from tlkit.advise.arguments import Question
 from tlkit.advise.medians import EPOCHS, FREEZE, LOSS, PRETRAIN_IMAGES, RATES, SYMMETRIES, length, median_loss
 from tlkit.advise.text import columns, entry, paragraph
 
-PROBE = "TO BE MEASURED"
+PROBE = (
+    "Restoration with the experiment's small U-Net (+10 to 0 nm, 32 images, 4 seeds) gave 22.70 ± 0.18 dB with 0.0001 "
+    "for the transfer, 23.50 ± 0.06 with 0.001, and 21.97 ± 0.47 from scratch. Compare them: the experiment has the "
+    "commands."
+)
 """What the advice gave where it was tried; docs/advise.md has the table."""
 
 
@@ -43,7 +47,7 @@ def _span(what: str, images: int, batch: int) -> tuple[str, ...]:
 
 
 def _row(medians: dict[str, float] | dict[int, float]) -> str:
-    return ", ".join(f"{level}: {median:.4f}" for level, median in medians.items())
+    return ", ".join(f"{level} {median:.4f}" for level, median in medians.items())
 
 
 def _source(images: int) -> list[str]:
