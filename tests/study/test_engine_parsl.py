@@ -22,7 +22,6 @@ from tlkit.study.pool import parsl_pool
 from tlkit.study.survival import SocketQueue
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Parsl's own sockets
-GIB = 2**30
 
 
 @pytest.mark.parametrize(("transfers", "limit"), [(1, None), pytest.param(3, 2, marks=pytest.mark.slow)])
