@@ -84,6 +84,14 @@ def test_peak_memory_is_that_of_the_run_not_of_what_its_process_did_before(write
     assert read_result(run)["memory"]["peak_bytes"] < before + 2**29
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process may inherit the record of its parent")
+def test_peak_memory_is_not_that_of_the_process_that_started_this_one() -> None:
+    child = "import torch; from tlkit.memory import peak_bytes; print(peak_bytes(torch.device('cpu')))"
+    ballast = bytearray(b"x" * 2**31)
+    inside = int(subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True).stdout)
+    del ballast
+    assert 2**24 < inside < 2**30
+
 def rows(run: Path) -> list[dict[str, float]]:
     lines = (run / "metrics.csv").read_text().splitlines()
     keys = lines[0].split(",")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-_CLEAR = Path("/proc/self/clear_refs")
+_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 _PEAK = "5"  # proc(5): resets the peak of the resident set
 
 
@@ -16,6 +16,8 @@ def peak_bytes(device: torch.device) -> int:
     module = torch.get_device_module(device)
     if hasattr(module, "max_memory_allocated"):
         return int(module.max_memory_allocated(device))
+    if _STATUS.exists():  # Linux: ru_maxrss would hold the peak of the process that started this one, too (getrusage(2))
+        return 1024 * next(int(line.split()[1]) for line in _STATUS.open() if line.startswith("VmHWM"))  # kB
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from parsl.providers import LocalProvider
 from pools import ENGINES, children, engine, gone, processes, start
 from studies import toy_study
 from trivial import nap, trivial_study
@@ -67,7 +68,8 @@ def test_a_file_that_is_not_there_and_a_walltime_of_another_form(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_job_that_fails_shows_its_output_and_what_was_tried(tmp_path):
+def test_a_job_that_fails_shows_its_output_and_what_was_tried(tmp_path, monkeypatch):
+    monkeypatch.setattr(LocalProvider, "status_polling_interval", 1)  # s, in place of 5
     message = refused(tmp_path, change("local", tmp_path, worker_init="echo no such module >&2; exit 7"))
     assert "3 jobs, one after the other, had no worker" in message
     assert "exit code: 7" in message and "errors: no such module" in message

@@ -23,7 +23,8 @@ from tlkit.study.worker import Done, Task, work, work_in_pool
 # Seconds. A pool looks after its workers every HEARTBEAT; on this machine one whose interchange is gone ends THRESHOLD
 # later, and then takes up to 3 s to end its workers. Pilot jobs, which may wait for days, follow the engine's YAML.
 HEARTBEAT, THRESHOLD = 2, 10
-ANSWER = 30  # seconds that the interchange has for a question
+ANSWER = 30  # that the interchange has for a question
+PROMPT = 0.5  # Parsl starts workers so much later than it is asked to; a scheduler is not to be bothered so often
 
 _GONE = "Parsl's interchange has ended or does not answer; its log is in {}. Start the study again to go on"
 
@@ -85,12 +86,16 @@ def parsl_pool(
     Raises:
         UserError: the engine cannot start; says what was tried.
     """
+    from parsl.providers import LocalProvider
+
     config, limits = read(engine) if engine else (this_machine(accelerated), DEFAULTS)
     for executor in config.executors:
         _adapt(executor, threads, expected, engine)
     if workers:
         _exactly(workers, config.executors, engine)
     config.run_dir, config.initialize_logging, config.retries = str(scratch), False, 0
+    if all(isinstance(executor.provider, LocalProvider) for executor in config.executors):
+        config.strategy_period = min(config.strategy_period, PROMPT)
     with _logged(scratch), _kernel(config, engine) as kernel:
         yield _pool(kernel, config.executors, limits, scratch, work)
     shutil.rmtree(scratch, ignore_errors=True)
