@@ -47,6 +47,12 @@ def fresh_log() -> None:
     log.setLevel(logging.NOTSET)
 
 
+@pytest.fixture(autouse=True)
+def each_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From which epoch a run goes on must not depend on how fast this machine is."""
+    monkeypatch.setattr("tlkit.recorder.PACE", 0.0)
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
     """Writes the tiny experiment to a YAML file, with some of it changed: ``write(**{"trainer.max_epochs": 5})``."""

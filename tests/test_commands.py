@@ -266,6 +266,17 @@ def test_a_callback_is_set_by_the_name_of_its_class(prefix: str, write: Write, s
     assert not said
 
 
+def test_several_overrides_of_the_pretrain_add_to_each_other_and_to_those_of_the_file(write: Write) -> None:
+    path = write(**{"pretrain.with": {"data.stage": "pretrain", "trainer.max_epochs": 1}})
+    words = ("--pretrain.with.data.bad_row=3", "--pretrain.with.data.batch_size", "4")
+    config = load_experiment(["--config", str(path), *words, "--pretrain.with.trainer.max_epochs=2"])
+    pretrain = plan(config).pretrain
+    assert pretrain
+    data, trainer = pretrain.config["data"]["init_args"], pretrain.config["trainer"]
+    assert (data["stage"], data["bad_row"], data["batch_size"], trainer["max_epochs"]) == ("pretrain", 3, 4, 2)
+    assert config["data"]["init_args"]["batch_size"] == 8
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

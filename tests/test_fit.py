@@ -92,6 +92,7 @@ def test_peak_memory_is_not_that_of_the_process_that_started_this_one() -> None:
     del ballast
     assert 2**24 < inside < 2**30
 
+
 def rows(run: Path) -> list[dict[str, float]]:
     lines = (run / "metrics.csv").read_text().splitlines()
     keys = lines[0].split(",")

@@ -58,6 +58,26 @@ def test_the_best_checkpoint_is_that_of_the_best_epoch_and_the_last_that_of_the_
     assert 0 < seconds["train"] + seconds["validate"] <= seconds["fit"]
 
 
+@pytest.mark.parametrize(("pace", "written"), [(0.0, [0, 1, 2, 3, 4, 5, 6, 7]), (1e9, "with the best")])
+def test_short_epochs_do_not_wait_for_a_file_each_time_but_the_last_one_is_never_behind_the_best(
+    write: Write, monkeypatch: pytest.MonkeyPatch, pace: float, written: Any
+) -> None:
+    saved: list[tuple[str, int]] = []
+    save = TimedCheckpointIO.save_checkpoint
+
+    def noted(self: TimedCheckpointIO, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        saved.append((Path(path).stem, checkpoint["epoch"]))
+        save(self, checkpoint, path, storage_options)
+
+    monkeypatch.setattr(TimedCheckpointIO, "save_checkpoint", noted)
+    monkeypatch.setattr("tlkit.recorder.PACE", pace)
+    run = fit(write(**{"pretrain.layers": 0, "trainer.max_epochs": 8}))
+    best, last = ([epoch for name, epoch in saved if name == kind] for kind in ("best", "last"))
+    assert len(best) < 7, "every epoch is the best of this run: nothing can be left out"
+    assert last == (sorted({*best, 7}) if written == "with the best" else written)
+    assert [row["epoch"] for row in rows(run)] == list(range(8))
+
+
 def test_the_rate_of_each_layer_and_epoch_is_in_the_log(write: Write) -> None:
     callbacks: list[dict[str, Any]] = [
         {"class_path": "StepDecay", "init_args": {"every": None, "start": 1, "layers": "fc"}},

@@ -1,4 +1,4 @@
-"""What tlkit adds to the parser's command line: callbacks by name, and a word where something is lost."""
+"""What tlkit adds to the parser's command line: paths that it does not know, and a word where something is lost."""
 
 import re
 from collections import Counter
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from tlkit.errors import UserError
-from tlkit.paths import Config
+from tlkit.paths import WITH, Config
 from tlkit.yaml_lines import join, read
 
 CALLBACKS = "--trainer.callbacks"
-BY_NAME = re.compile(rf"{CALLBACKS}\.([A-Z]\w*\..+)")
+BY_NAME = re.compile(rf"--trainer\.(callbacks\.[A-Z]\w*\..+)|--({re.escape(WITH)}.+)")
 
 
 def in_full(words: Sequence[str]) -> list[str]:
@@ -18,11 +18,12 @@ def in_full(words: Sequence[str]) -> list[str]:
     return [f"--trainer.{word[2:]}" if word.startswith("--callbacks.") else word for word in words]
 
 
-def take_named_callbacks(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Takes ``--trainer.callbacks.LayerFreezing.layers 2`` out of a command line; the parser knows no such thing.
+def take_paths(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Takes ``--trainer.callbacks.LayerFreezing.layers 2`` and ``--pretrain.with.PATH 2`` out of a command line.
 
-    To the parser ``--trainer.callbacks.layers 2`` is of the last callback, whichever that is; it is left to it only
-    behind a callback that the command line gives.
+    The parser knows no callbacks by name, and of two ``--pretrain.with.data.…`` it would keep the last one only. To it
+    ``--trainer.callbacks.layers 2`` is of the last callback, whichever that is; it is left to it only behind a callback
+    that the command line gives.
 
     Returns:
         The other words, and path -> value of those taken out.
@@ -48,7 +49,7 @@ def take_named_callbacks(words: Sequence[str]) -> tuple[list[str], dict[str, Any
         value = value if equals else next(rest, "")
         if not value:
             raise UserError(f"{name}: expected a value after it, got none")
-        taken[f"callbacks.{match[1]}"] = read(value)[0].value
+        taken[match[1] or match[2]] = read(value)[0].value
     return others, taken
 
 

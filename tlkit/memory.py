@@ -16,8 +16,9 @@ def peak_bytes(device: torch.device) -> int:
     module = torch.get_device_module(device)
     if hasattr(module, "max_memory_allocated"):
         return int(module.max_memory_allocated(device))
-    if _STATUS.exists():  # Linux: ru_maxrss would hold the peak of the process that started this one, too (getrusage(2))
-        return 1024 * next(int(line.split()[1]) for line in _STATUS.open() if line.startswith("VmHWM"))  # kB
+    if _STATUS.exists():  # Linux, where ru_maxrss keeps the peak of the process that started this one
+        lines = _STATUS.read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))  # kB
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

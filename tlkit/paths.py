@@ -11,6 +11,8 @@ from tlkit.errors import UserError, suggest
 
 Config = dict[str, Any]
 
+WITH = "pretrain.with."
+
 
 def override(config: Config, overrides: Mapping[str, Any]) -> Config:
     """Returns a copy of a resolved configuration with values at some paths replaced.
@@ -24,6 +26,23 @@ def override(config: Config, overrides: Mapping[str, Any]) -> Config:
     for path, value in overrides.items():
         _set(changed, path, deepcopy(value))
     return changed
+
+
+def with_overrides(base: Config, overrides: Mapping[str, Any]) -> Config:
+    """Returns a resolved configuration with values in it, in whatever order they come.
+
+    A class is set before its arguments; ``pretrain.with.PATH`` is one more override of the pretrain stage.
+
+    Raises:
+        UserError: a path that leads nowhere.
+    """
+    direct = {path: value for path, value in overrides.items() if not path.startswith(WITH)}
+    config = override(base, dict(sorted(direct.items(), key=lambda item: _depth(item[0]))))
+    within = {path.removeprefix(WITH): value for path, value in overrides.items() if path.startswith(WITH)}
+    if within:
+        stated = spelled_out(config, config["pretrain"]["with"] or {})
+        config["pretrain"]["with"] = dict(sorted((stated | within).items(), key=lambda item: _depth(item[0])))
+    return config
 
 
 def spelled_out(config: Config, overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -71,6 +90,11 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
             flat |= flatten(item, prefix + name)
         return flat
     return {prefix: config}
+
+
+def _depth(path: str) -> int:
+    parts = path.removesuffix(".class_path").split(".")
+    return len(parts) + (parts[0] == "callbacks")
 
 
 def _is_section(config: Config, path: str) -> bool:

@@ -22,6 +22,8 @@ log = logging.getLogger("tlkit")
 
 Row = dict[str, float]
 
+PACE = 1.0  # seconds of training that may be lost: short epochs would spend as long on files as on training
+
 
 class TimedCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints as Lightning does, under a temporary name first, and counts the seconds."""
@@ -46,6 +48,9 @@ class TimedCheckpointIO(TorchCheckpointIO):
 
 class Recorder(ModelCheckpoint):
     """Keeps the best and the last checkpoint and the history of a run.
+
+    The last one, and ``metrics.csv`` with it, is written after an epoch that is better than those before it, after the
+    last one, and after any other `PACE` seconds after it was written before.
 
     The history is part of the checkpoint, so that a resumed run has one history without gaps or repeats. Before each
     batch the global generator is seeded from (seed, number of the batch), so that what is random in the network does
@@ -77,7 +82,7 @@ class Recorder(ModelCheckpoint):
         self.seed = seed
         self.history: list[Row] = []
         self.seconds = {"train": 0.0, "validate": 0.0}
-        self._epoch_start = self._validation_start = self._validated = 0.0
+        self._epoch_start = self._validation_start = self._validated = self._written = 0.0
 
     @property
     @override
@@ -134,10 +139,21 @@ class Recorder(ModelCheckpoint):
         self.seconds["train"] += time.perf_counter() - self._epoch_start - self._validated
         metrics = {key: value.item() for key, value in sorted(trainer.callback_metrics.items())}
         self.history.append({"epoch": trainer.current_epoch, "step": trainer.global_step} | metrics | _rates(trainer))
-        write_csv(self.directory / "metrics.csv", self.history)
         log.debug("%s", ", ".join(f"{key} {value:.4g}" for key, value in self.history[-1].items()))
+        before = self.best_model_score
         super().on_train_epoch_end(trainer, pl_module)
-        trainer.save_checkpoint(self.directory / "checkpoints" / "last.ckpt")
+        # A best checkpoint must not be of a later epoch than the last one, from which a run that is cut off goes on.
+        due = self.best_model_score is not before or _ends(trainer) or time.perf_counter() - self._written > PACE
+        if trainer.strategy.reduce_boolean_decision(due, all=False):  # all processes save, or none
+            write_csv(self.directory / "metrics.csv", self.history)
+            trainer.save_checkpoint(self.directory / "checkpoints" / "last.ckpt")
+            self._written = time.perf_counter()
+
+
+def _ends(trainer: Trainer) -> bool:
+    """Returns whether the epoch that ends is the last one."""
+    epochs, steps = trainer.max_epochs, trainer.max_steps  # None or -1: no limit
+    return trainer.should_stop or trainer.current_epoch + 1 == epochs or 0 <= steps <= trainer.global_step
 
 
 def write_csv(path: Path, rows: list[Row]) -> None:

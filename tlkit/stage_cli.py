@@ -20,10 +20,10 @@ import tlkit.data
 import tlkit.models
 import tlkit.tasks  # noqa: F401  short class names resolve among what is imported
 from tlkit import plugins
-from tlkit.command_line import in_full, losses, take_named_callbacks
+from tlkit.command_line import in_full, losses, take_paths
 from tlkit.errors import Unavailable, UserError
 from tlkit.faults import find_faults, report
-from tlkit.paths import Config, override
+from tlkit.paths import Config, with_overrides
 from tlkit.yaml_lines import Fault, read
 
 log = logging.getLogger("tlkit")
@@ -121,12 +121,12 @@ class StageCLI(LightningCLI):
                 raise UserError(f"the configuration with its overrides is not valid: {error}") from error
             return
         args = in_full(args)
-        words, named = take_named_callbacks(args)
+        words, overrides = take_paths(args)
         try:
             self.config = parser.parse_args(words)
-            if named:
+            if overrides:
                 files = self.config.get("config")
-                self.config = parser.parse_object(override(self.resolved(), named))
+                self.config = parser.parse_object(with_overrides(self.resolved(), overrides))
                 self.config["config"] = files
         except ArgumentError as error:
             raise UserError(_explain(parser, error, args)) from error

@@ -56,7 +56,7 @@ def run(stage: Stage, resume: str | None = None) -> Run:
     if directory is None and (cut_off := runs.find_unfinished(stage.root, stage.name, stage.id)):
         log.info("a run of this stage was cut off: %s; --ckpt_path last goes on with it", cut_off.path)
     directory = directory or runs.create(stage.root, stage.experiment, stage.name, stage.id)
-    with runs.running(directory.path), log_to(directory.path / "log.txt"):
+    with runs.running(directory.path), log_to(directory.path / "log.txt"), _interruptible():
         log.debug("command: %s", shlex.join(sys.argv))
         log.info("%s stage in %s", stage.name, directory.path)
         _train(stage, directory, source, checkpoint)
@@ -128,7 +128,7 @@ def _train(stage: Stage, run: Run, source: Source | None, checkpoint: Path | Non
         metrics = _evaluate(trainer, model, data, "before")
     if checkpoint:
         _take_best_along(checkpoint, run)
-    with clock("fit"), _interruptible():
+    with clock("fit"):
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     with clock("test"):
         # not through trainer.test(ckpt_path=…), which would set the callbacks back to the selected epoch as well
@@ -226,7 +226,7 @@ def _evaluate(
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM stop the fit alike; Lightning turns that into an exit with code 1, this turns it back."""
+    """Ctrl-C and SIGTERM stop a stage alike; Lightning turns that into an exit with code 1, this turns it back."""
     main = threading.current_thread() is threading.main_thread()
     before = [signal.signal(name, signal.default_int_handler) for name in STOPPING] if main else []
     try:

@@ -67,6 +67,15 @@ def test_a_stage_that_was_cut_off_goes_on_from_its_last_checkpoint(tmp_path, mon
     assert not (interrupted.root / "toys" / "failed" / other.id[:8]).exists()
 
 
+@pytest.mark.parametrize("hook", ["on_fit_start", "on_train_batch_end", "on_test_epoch_start", "on_test_end"])
+def test_a_stage_that_is_told_to_end_is_no_failure_and_ends_the_study_in_this_process(tmp_path, hook):
+    stop = {"trainer.callbacks": [{"class_path": "probes.Terminated", "init_args": {"hook": hook}}]}
+    study = toy_study(tmp_path, [SEEDS[1] | stop | {"pretrain.layers": 0}])
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(study, "inline")
+    assert not (study.root / "toys" / "failed").exists()
+
+
 def test_a_failure_leaves_log_and_traceback_and_the_others_go_on(tmp_path, capsys):
     study = toy_study(tmp_path, [SEEDS[0], {"seed_everything": 0, "data.bad_row": 3}])
     *_, bad = study.stages.values()

@@ -5,10 +5,7 @@ from itertools import product
 from typing import Any
 
 from tlkit.errors import UserError
-from tlkit.paths import Config, override, spelled_out
 from tlkit.study.spec import Study, label
-
-WITH = "pretrain.with."
 
 
 @dataclass(frozen=True)
@@ -47,28 +44,6 @@ def cells(study: Study) -> list[Cell]:
             )
         )
     return _kept(study, found) if study.where else found
-
-
-def apply(base: Config, overrides: dict[str, Any]) -> Config:
-    """Returns a resolved configuration with a combination's values in it.
-
-    A class is set before its arguments; ``pretrain.with.PATH`` is one more override of the pretrain stage.
-
-    Raises:
-        UserError: a path that leads nowhere.
-    """
-    direct = {path: value for path, value in overrides.items() if not path.startswith(WITH)}
-    config = override(base, dict(sorted(direct.items(), key=lambda item: _depth(item[0]))))
-    within = {path.removeprefix(WITH): value for path, value in overrides.items() if path.startswith(WITH)}
-    if within:
-        stated = spelled_out(config, config["pretrain"]["with"] or {})
-        config["pretrain"]["with"] = dict(sorted((stated | within).items(), key=lambda item: _depth(item[0])))
-    return config
-
-
-def _depth(path: str) -> int:
-    parts = path.removesuffix(".class_path").split(".")
-    return len(parts) + (parts[0] == "callbacks")
 
 
 def _kept(study: Study, found: list[Cell]) -> list[Cell]:

@@ -11,11 +11,10 @@ from tlkit.experiment import Planner, Stage
 from tlkit.fault_overrides import apply, override_faults
 from tlkit.fault_walk import Walk
 from tlkit.identity import class_paths
-from tlkit.paths import Config
+from tlkit.paths import WITH, Config, with_overrides
 from tlkit.stage_check import check
 from tlkit.stage_cli import SCHEMA
-from tlkit.study import cells as combinations
-from tlkit.study.cells import WITH, Cell
+from tlkit.study.cells import Cell
 from tlkit.study.spec import Factor, Level, Study
 from tlkit.yaml_lines import Fault, Node, read
 
@@ -80,7 +79,7 @@ def resolve(base: Config, cell: Cell, planner: Planner) -> Stage:
     Raises:
         UserError: what it is refused for, whoever refuses it.
     """
-    config = combinations.apply(base, cell.overrides)
+    config = with_overrides(base, cell.overrides)
     with _mistakes_of_classes(config):
         return planner.stage(planner.parse(config))
 

@@ -11,7 +11,7 @@ from tlkit.study.report.mapping import TableMapping
 from tlkit.study.scaling import ScalingStudy, measurements, setting
 from tlkit.study.scaling_file import COLUMNS
 from tlkit.study.spec import label
-from tlkit.study.study_report import _fixed
+from tlkit.study.study_report import fixed_values
 
 LABELS = {"workers": "workers", "threads": "threads per worker"}
 ROLES = ("workers", "threads", "wall_seconds", "utilisation")
@@ -85,7 +85,7 @@ def _workload(study: ScalingStudy, done: pd.DataFrame) -> dict[str, str]:
         if factor.role != "fixed"
     }
     facts = {name: ", ".join(map(str, done[name].unique())) for name in ("stages", "hosts", "cores", "engine")}
-    return facts | levels | {name: value for name, value in _fixed(study.study).items() if name != "threads"}
+    return facts | levels | {name: value for name, value in fixed_values(study.study).items() if name != "threads"}
 
 
 def _notes(done: pd.DataFrame) -> list[str]:

@@ -120,7 +120,7 @@ def _mapping(planned: Planned, frame: pd.DataFrame, absent: tuple[str, ...]) -> 
         nuisance=study.columns("nuisance"),
         pairs=tuple((str(one), str(other)) for one, other in given.get("pairs") or ()),
         threshold=given.get("threshold"),
-        fixed=_fixed(study),
+        fixed=fixed_values(study),
         columns={role: names if role == "over" else names[:1] for role, names in roles.items() if names},
         selected_mode=selected_mode,
         ranges={path: searched for factor in study.factors for path, searched in factor.ranges.items()},
@@ -128,7 +128,7 @@ def _mapping(planned: Planned, frame: pd.DataFrame, absent: tuple[str, ...]) -> 
     )
 
 
-def _fixed(study: Study) -> dict[str, str]:
+def fixed_values(study: Study) -> dict[str, str]:
     """Returns what the experiment says and the study does not vary."""
     root, _ = read(study.base.read_text(encoding="utf-8"))
     levels = [(factor.role == "fixed", level) for factor in study.factors for level in factor.levels]
