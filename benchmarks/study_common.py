@@ -19,7 +19,8 @@ from study_clock import WORKERS
 from training_loop import _processor
 
 ROOT = Path(__file__).parents[1]
-MODULES = (ROOT / "benchmarks", ROOT / "tests", ROOT / "tests" / "study")  # where trivial networks and data are
+# This checkout, whatever is installed, and where trivial networks and data are.
+MODULES = (ROOT, *(ROOT / folder for folder in ("callbacks", "benchmarks", "tests", "tests/study")))
 
 
 def write_engine(folder: Path) -> Path:
@@ -78,8 +79,10 @@ def header(title: str, seconds: float, remark: str) -> str:
         remark: one line on how to read it.
     """
     script = Path(sys.argv[0]).name
-    versions = ", ".join(f"{name} {version(name)}" for name in ("tlkit", "torch", "lightning", "parsl"))
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "lightning", "parsl"))
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    commit = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    tlkit = subprocess.run(commit, capture_output=True, text=True).stdout.strip() or "no git checkout"
     return "\n".join(
         [
             f"# {title}\n",
@@ -87,7 +90,9 @@ def header(title: str, seconds: float, remark: str) -> str:
             f"What is compared and how stands in `benchmarks/{script}`. {remark}\n",
             f"- {time.strftime('%Y-%m-%d')}, {seconds / 60:.0f} minutes",
             f"- {_processor()}, {os.cpu_count()} cores; load average at the end {load}",
-            f"- {versions}, Python {platform.python_version()}\n",
+            f"- tlkit at {tlkit}, {versions}, Python {platform.python_version()}",
+            "- all processes keep the memory that they have freed, which users' do not unless they set "
+            f"{' '.join(f'{key}={value}' for key, value in ENVIRONMENT.items() if 'MALLOC' in key)}\n",
         ]
     )
 

@@ -1,4 +1,4 @@
-"""The runs of a study in plain torch, as one would write them by hand: one loop, the pretrained weights kept in memory.
+"""The runs of a study in plain torch, as one would write them by hand: one loop, with weights and images in memory.
 
 Run by ``study.py`` as ``python study_loop.py JOB.json OUT``; imports nothing of tlkit or Lightning. Like tlkit, it
 keeps the weights of the epoch with the best validation accuracy and tests those, once; unlike tlkit, it writes nothing
@@ -53,10 +53,18 @@ class Data:
         """Opens both."""
         self.images = np.load(job["images"], mmap_mode="r")
         self.labels = np.load(job["labels"])
+        self.kept: dict[tuple[float, ...], Tensor] = {}
 
     def pixels(self, rows: list[int]) -> Tensor:
         """Returns images ``(n, 1, H, W)`` float32 in [0, 1]."""
         return torch.from_numpy(np.take(self.images, rows, axis=0)).float() / 255
+
+    def normalised(self, rows: list[int], mean: Tensor, std: Tensor) -> Tensor:
+        """Returns images ``(n, 1, H, W)``, which the runs of a split share as far as they can."""
+        key = (*rows, *mean.tolist())
+        if key not in self.kept:
+            self.kept[key] = self.pixels(rows).sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
+        return self.kept[key]
 
     def targets(self, rows: list[int], classes: list[int]) -> Tensor:
         """Returns labels ``(n,)`` counted within the stage's classes."""
@@ -119,11 +127,9 @@ def train(run: Run, data: Data, job: dict[str, Any], source: Trained | None, out
     """Carries a run out; returns its accuracy and seconds, and what others may start from."""
     clock, batch = Clock(), run["batch_size"]
     with clock("setup"):
-        images = {part: data.pixels(rows) for part, rows in run["rows"].items()}
         target = {part: data.targets(rows, run["classes"]) for part, rows in run["rows"].items()}
-        mean, std = (source.mean, source.std) if source else statistics(images["train"])
-        for some in images.values():
-            some.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
+        mean, std = (source.mean, source.std) if source else statistics(data.pixels(run["rows"]["train"]))
+        images = {part: data.normalised(rows, mean, std) for part, rows in run["rows"].items()}
         torch.manual_seed(run["seed"])
         network = alexnet(**job["network"], classes=len(run["classes"]))
         for layer, trained in zip(weighted(network)[: run["layers"]], source.layers if source else (), strict=False):
@@ -163,6 +169,7 @@ def main() -> None:
         for run in group["transfers"]:
             source = pretrained if run["layers"] else None
             results[run["id"]], _ = train(run, data, job, source, out)
+        data.kept.clear()
     (out / "results.json").write_text(json.dumps(results))
 
 
