@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from study_tables import COMPUTE, RESTORATION, compute, curves, restoration
+from study_tables import CLASSIFICATION, COMPUTE, RESTORATION, classification, compute, curves, restoration
 
-from tlkit.study.report import costs, training, write_report, writing
+from tlkit.study.report import costs, domains, protocols, training, write_report, writing
 from tlkit.study.report.answer import most_important
 from tlkit.study.report.drawing import colours, unknown_signs
 from tlkit.study.report.mapping import TableMapping
-from tlkit.study.report.section import Shown, percent
+from tlkit.study.report.section import Section, Shown, percent
 from tlkit.study.report.tidy import Runs, prepare
 
 
@@ -130,3 +130,31 @@ def test_signs_that_the_font_has_not_are_named() -> None:
     assert unknown_signs(prepare(table, mapped(RESTORATION))) == ""
     strange = prepare(table, mapped(RESTORATION, metric_label="損失 λ²"))
     assert unknown_signs(strange) == "figures show a box for what the font DejaVu Sans has not: 失 損"
+
+
+def test_before_and_after_a_transfer_share_their_colours_and_name_the_metric() -> None:
+    runs = restored(metric_label="loss (MSE)")
+    section: Any = domains.domain_matrix(runs)
+    figure = section.figures[0].figure
+    before, after, gain = (axes.images[0] for axes in figure.axes[:3])
+    means = section.tables[0].frame.set_index("what")["mean"]
+    both = means[means.index != "gain (positive: better)"]
+    assert before.get_clim() == after.get_clim() == (both.min(), both.max())
+    assert gain.get_clim() == (-means["gain (positive: better)"].max(), means["gain (positive: better)"].max())
+    assert figure.get_suptitle() == "loss (MSE) (lower is better)"
+    assert len(figure.axes) == 3 + 2  # a colour bar each
+    forgotten: Any = domains.forgetting(runs)
+    assert forgotten.figures[0].figure.get_supylabel() == "loss (MSE)\non the source, after − before"
+
+
+def test_a_figure_says_what_its_bars_are_and_that_levels_are_not_to_scale() -> None:
+    runs = prepare(classification(), mapped(CLASSIFICATION))
+    for section in (protocols.over_factors(runs), protocols.protocols(runs)):
+        assert isinstance(section, Section)
+        figure = section.figures[0].figure
+        assert figure.get_supxlabel() == "bars: 95 % t-intervals over the means of 4 replicates"
+    assert figure.axes[0].get_xlabel() == "examples per class (not to scale)"  # 10, 25, 50, …, all
+    layers: Any = protocols.over_factors(runs)
+    assert layers.figures[0].figure.axes[0].get_xlabel() == "layers transferred"  # 4, 5, 6, 7
+    once: Any = protocols.protocols(prepare(classification().query("split == 'A'"), mapped(CLASSIFICATION)))
+    assert once.figures[0].figure.get_supxlabel() == "bars: 95 % t-intervals over runs, not over replicates"

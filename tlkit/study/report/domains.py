@@ -1,5 +1,7 @@
 """Source × target: how good before and after the transfer, what the transfer gained, and what was forgotten."""
 
+from typing import Any
+
 import pandas as pd
 
 from tlkit.study.report import drawing
@@ -26,17 +28,23 @@ def domain_matrix(runs: Runs) -> Section | LeftOut:
         text.append("Before the transfer: left out, the mapping names no column `before`.")
     marked, keys = runs.with_frame(frame), [source.key, target.key]
     beside = len(columns) if len(target.levels) <= 6 else 1
-    figure, axes = drawing.panels(len(columns), columns=beside, height=1.2 + 0.28 * len(source.levels))
-    table = pd.DataFrame()
-    for panel, (column, name) in zip(axes, columns.items(), strict=True):
-        means = summary(marked, keys, column)
-        wide = means.pivot(index=source.key, columns=target.key, values="mean")
-        gain = column == "gain"
-        drawing.heat_map(panel, wide, source, target, name, diverging=gain, low_is_good=runs.lower and not gain)
-        part = means.assign(what=name)
-        part = part.rename(columns=own_names(part, {source.key: source.label, target.key: target.label}))
-        table = pd.concat([table, part], ignore_index=True)
-    caption = f"{capital(runs.metric)}: {source.label} down, {target.label} across."
+    figure, axes = drawing.panels(len(columns), columns=beside, height=1.5 + 0.28 * len(source.levels))
+    parts = {column: summary(marked, keys, column) for column in columns}
+    values = pd.concat(part["mean"] for column, part in parts.items() if column != "gain")
+    limits = float(values.min()), float(values.max())  # the same for before and after
+    images = {}
+    for panel, (column, part) in zip(axes, parts.items(), strict=True):
+        wide, gain = part.pivot(index=source.key, columns=target.key, values="mean"), column == "gain"
+        look: dict[str, Any] = {"low_is_good": runs.lower and not gain, "limits": None if gain else limits}
+        images[column] = drawing.heat_map(panel, wide, source, target, columns[column], **look)
+    absolute = axes[: len(columns) - ("gain" in columns)]
+    figure.colorbar(images["y"], ax=absolute)
+    if "gain" in columns:
+        figure.colorbar(images["gain"], ax=axes[-1:])
+    figure.suptitle(drawing.better(runs, 90), fontsize=10)
+    table = pd.concat([part.assign(what=columns[column]) for column, part in parts.items()], ignore_index=True)
+    table = table.rename(columns=own_names(table, {source.key: source.label, target.key: target.label}))
+    caption = f"{capital(runs.metric)}: {source.label} down, {target.label} across; before and after in equal colours."
     return Section(title, text, [Drawn("domains", caption, figure)], [Shown("domains", "", table, rows=0)])
 
 
@@ -60,7 +68,9 @@ def forgetting(runs: Runs) -> Section | LeftOut:
         part.insert(0, "factor", factor.column)
         part.insert(1, "label", factor.label)
         parts.append(part)
-    figure.supylabel("forgotten on the source domain (in the metric's unit)", fontsize=9)
+    change = "after − before" if runs.lower else "before − after"
+    figure.supylabel(f"{drawing.short(runs.metric, 44)}\non the source, {change}", fontsize=9)
+    drawing.note_intervals(figure, runs)
     headings = {
         "label": "factor",
         "level": "level",

@@ -103,9 +103,21 @@ def level_axis(axes: Axes, factor: Factor, room: int = 34) -> None:
     names = [short(level, 18) for level in factor.levels]
     crowded = sum(len(name) + 1 for name in names) > room
     axes.set_xticks(range(len(names)), names, rotation=45 if crowded else 0, ha="right" if crowded else "center")
-    axes.set_xlabel(short(factor.label, 44))
+    axes.set_xlabel(short(factor.label, 44) if _to_scale(factor) else f"{short(factor.label, 32)} (not to scale)")
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.grid(False, axis="x")
+
+
+def _to_scale(factor: Factor) -> bool:
+    """Returns whether levels that stand at equal distances are no scale, or have equal distances."""
+    at = pd.to_numeric(pd.Series(factor.levels), errors="coerce").to_numpy()
+    return not factor.ordered or bool(np.ptp(np.diff(at)) <= 1e-6 * np.abs(at).max())
+
+
+def note_intervals(figure: Figure, runs: Runs) -> None:
+    """Says below a figure what its vertical bars are."""
+    over = f"the means of {runs.frame['r'].nunique()} replicates" if runs.replicated else "runs, not over replicates"
+    figure.supxlabel(f"bars: 95 % t-intervals over {over}", fontsize=8, color="#555555")
 
 
 def with_intervals(
@@ -152,7 +164,14 @@ def legend(axes: Axes, handles: Sequence[Any], names: Sequence[str], title: str)
 
 
 def heat_map(
-    axes: Axes, table: pd.DataFrame, rows: Factor, columns: Factor, title: str, *, diverging: bool, low_is_good: bool
+    axes: Axes,
+    table: pd.DataFrame,
+    rows: Factor,
+    columns: Factor,
+    title: str,
+    *,
+    low_is_good: bool,
+    limits: tuple[float, float] | None = None,
 ) -> Any:
     """Draws a matrix with its numbers; what is not there stays white.
 
@@ -162,14 +181,14 @@ def heat_map(
         rows: from top to bottom.
         columns: from left to right.
         title: above it.
-        diverging: whether 0 is the neutral colour.
         low_is_good: which end of the colours is the good one; the good one is blue, or dark.
+        limits: of the colours; None: 0 is the neutral one.
     """
     table = table.reindex(index=list(rows.levels), columns=list(columns.levels)).astype(float)
     values = table.to_numpy()
     limit = np.nanmax(np.abs(values)) if np.isfinite(values).any() else 1.0
-    colormap = ("RdBu_r" if low_is_good else "RdBu") if diverging else ("viridis" if low_is_good else "viridis_r")
-    low, high = (-limit, limit) if diverging else (None, None)
+    colormap = ("viridis" if low_is_good else "viridis_r") if limits else ("RdBu_r" if low_is_good else "RdBu")
+    low, high = limits or (-limit, limit)
     image = axes.imshow(values, aspect="auto", cmap=colormap, vmin=low, vmax=high)
     axes.set_xticks(range(len(columns.levels)), [short(level, 12) for level in columns.levels], rotation=45, ha="right")
     axes.set_yticks(range(len(rows.levels)), [short(level, 16) for level in rows.levels])

@@ -82,6 +82,7 @@ def draw_effects(runs: Runs, table: pd.DataFrame) -> Figure:
         share = rows["eta_squared"].iloc[0]
         panel.set_title(f"{drawing.short(factor.label)}: η² {percent(share)}" if share == share else factor.label)
     figure.supylabel(drawing.better(runs, 70), fontsize=9)
+    drawing.note_intervals(figure, runs)
     return figure
 
 
@@ -157,6 +158,7 @@ def _draw(runs: Runs, pairs: list[tuple[Factor, Factor]]) -> Figure:
     for panel, (x, lines) in zip(axes, pairs, strict=True):
         draw_lines(panel, runs, x, lines)
         panel.set_ylabel(drawing.better(runs))
+    drawing.note_intervals(figure, runs)
     return figure
 
 

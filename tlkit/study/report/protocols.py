@@ -43,6 +43,7 @@ def _draw(runs: Runs, x: Factor, size: Factor, split: Factor | None) -> Figure:
         axis.set_ylabel(drawing.better(runs) if place % 2 == 0 else "")
         if split:
             axis.set_title(drawing.short(f"{split.label}: {level}", 60))
+    drawing.note_intervals(figure, runs)
     return figure
 
 
@@ -54,6 +55,7 @@ def protocols(runs: Runs) -> Section | LeftOut:
     figure, axes = drawing.panels(1, height=3.6)
     draw_lines(axes[0], runs, size, protocol)
     axes[0].set_ylabel(drawing.better(runs))
+    drawing.note_intervals(figure, runs)
     table = _named(summary(runs, [protocol.key, size.key]), [protocol, size])
     headings = {name: HEADINGS.get(name, name) for name in table if name != "replicates"}
     drawn = Drawn("protocols", f"One line per {protocol.label}.", figure)
@@ -97,6 +99,7 @@ def overfitting(runs: Runs) -> Section | LeftOut:
     ]
     drawing.legend(axes[0], handles, ["training", "validation", "validation − training"], "loss")
     axes[0].set_ylabel("loss")
+    drawing.note_intervals(figure, runs)
     text = [
         "How far a network has adapted to its training images: the loss on them, on validation images, and the "
         f"difference. {interval_text(runs)}"
