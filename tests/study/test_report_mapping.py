@@ -146,6 +146,14 @@ def test_where_keeps_rows(expression: str, rows: list[int]) -> None:
         ("rate.__class__ == 1", "expected a column, got 'rate.__class__'"),
         ("__import__('os').system('false') == 0", "expected comparisons"),
         ("[x for x in rate] == 1", "expected comparisons"),
+        ("-part > 1", "expected a number to calculate with, got 'part'"),
+        ("part + 1 > 2", "expected a number to calculate with, got 'part'"),
+        ('rate + "a" == 1', "expected a number to calculate with, got ''a''"),
+        ("rate + (rate > 0) > 1", "expected a number to calculate with, got 'rate > 0'"),
+        ("rate > 1 / 0", "expected something to calculate, got division by zero"),
+        ("part in [part]", "expected `column in [values]`, got 'part in [part]'"),
+        ("rate in [[1]]", "expected `column in [values]`"),
+        ("rate == [1]", "expected comparisons"),
     ],
 )
 def test_where_says_what_is_wrong_and_runs_nothing(expression: str, message: str) -> None:

@@ -96,17 +96,30 @@ class _Rows:
             case ast.UnaryOp(op=ast.Not(), operand=operand):
                 return ~self._truth(operand)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return -self.value(operand)
+                return -self._number(operand)
             case ast.BoolOp(op=op, values=values):
                 joined = self._truth(values[0])
                 for other in values[1:]:
                     joined = joined & self._truth(other) if isinstance(op, ast.And) else joined | self._truth(other)
                 return joined
             case ast.BinOp(left=left, op=op, right=right) if type(op) in ARITHMETIC:
-                return ARITHMETIC[type(op)](self.value(left), self.value(right))
+                return self._calculated(ARITHMETIC[type(op)], left, right)
             case ast.Compare():
                 return self._compare(node)
         raise UserError(f"expected {HELP}, got '{ast.unparse(node)}' in '{self.expression}'")
+
+    def _number(self, node: ast.expr) -> Any:
+        number = self.value(node)
+        is_column = isinstance(number, pd.Series)
+        if _is_text(number) or (number.dtype == bool if is_column else type(number) not in (int, float)):
+            raise UserError(f"expected a number to calculate with, got '{ast.unparse(node)}' in '{self.expression}'")
+        return number
+
+    def _calculated(self, calculate: Any, left: ast.expr, right: ast.expr) -> Any:
+        try:
+            return calculate(self._number(left), self._number(right))
+        except (ArithmeticError, ValueError) as error:  # of two constants: columns have infinity for that
+            raise UserError(f"expected something to calculate, got {error} in '{self.expression}'") from error
 
     def _truth(self, node: ast.expr) -> Any:
         truth = self.value(node)
@@ -120,13 +133,14 @@ class _Rows:
         for op, comparator in zip(node.ops, node.comparators, strict=True):
             right = self.value(comparator)
             if isinstance(op, ast.In | ast.NotIn):
-                if not isinstance(right, list) or not isinstance(left, pd.Series):
+                constants = isinstance(right, list) and not any(isinstance(value, pd.Series | list) for value in right)
+                if not constants or not isinstance(left, pd.Series):
                     raise UserError(f"expected `column in [values]`, got '{ast.unparse(node)}'")
                 for value in right:
                     self._same_kind(left, value)
                 found = left.isin(right)
                 truth = truth & (found if isinstance(op, ast.In) else ~found)
-            elif type(op) in COMPARE:
+            elif type(op) in COMPARE and not isinstance(left, list) and not isinstance(right, list):
                 self._same_kind(left, right)
                 truth = truth & COMPARE[type(op)](left, right)
             else:
