@@ -4,16 +4,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tlkit.errors import UserError, suggest
+from tlkit.study.columns import AFTER
 from tlkit.study.scaling_file import read_scaling
 from tlkit.study.spec import ROLES, Factor, Study, is_batch_size, is_length
 from tlkit.study.spec_factors import FactorReader
+from tlkit.study.spec_report import ReportReader, compared
 from tlkit.yaml_lines import OPAQUE, Fault, Node, read
 
 KEYS = ("name", "goal", "base", *ROLES, "search", "metric", "where", "budget", "threads", "report", "scaling")
 REQUIRED = {"name": "a word", "goal": "the question, one sentence", "base": "path of an experiment", "metric": "METRIC"}
 METRIC = "{name: test/accuracy, mode: max or min, label: TEXT}; label may be left out"
 BUDGET = ("stages", "hours", "gigabytes")
-REPORT = ("answer", "pairs", "threshold", "columns", "labels")
+SCALED = ("workers", "threads")  # the factors of a scaling study
+MEASURED = ("test/", "val/", "train/", "before/")
 
 
 def read_study(path: Path) -> tuple[Study | None, list[Fault]]:
@@ -87,8 +90,8 @@ class _Reader:
             where=self._text(given, "where"),
             budget=self._budget(given.get("budget")),
             threads=self._threads(given.get("threads")),
-            report=self._report(given.get("report")),
-            notes=(*self.factors.notes, *self._notes(factors)) if "scaling" not in given else (),
+            report=self._report(given),
+            notes=(*self.factors.notes, *self._notes(factors, metric)) if "scaling" not in given else (),
             scaling=read_scaling(given, self.faults),
         )
         return study if base else None
@@ -118,6 +121,10 @@ class _Reader:
             return "", "max", ""
         if parts["mode"] not in ("min", "max"):
             self.fault(node, "metric.mode", f"expected min or max, got {parts['mode']!r}")
+        for key in ("name", "label"):
+            value = parts.get(key)
+            if not isinstance(value, str) and not (key == "label" and value is None):
+                self.fault(node, f"metric.{key}", f"expected a text, got {value!r}")
         return str(parts["name"]), "min" if parts["mode"] == "min" else "max", str(parts.get("label") or "")
 
     def _budget(self, node: Node | None) -> dict[str, float]:
@@ -142,19 +149,19 @@ class _Reader:
             return 1
         return node.value
 
-    def _report(self, node: Node | None) -> dict[str, Any]:
-        if node is None:
+    def _report(self, given: dict[Any, Node]) -> dict[str, Any]:
+        if "report" not in given:
             return {}
-        if not isinstance(node.children, dict):
-            self.fault(node, "report", f"expected a mapping with {', '.join(REPORT)}, got {node.value!r}")
-            return {}
-        for key, child in node.children.items():
-            if key not in REPORT:
-                self._unknown(child, f"report.{key}", REPORT)
-        return dict(node.value)
+        factors = SCALED if "scaling" in given else compared({role: given[role] for role in ROLES if role in given})
+        return ReportReader(factors, self.faults).read(given["report"])
 
-    def _notes(self, factors: tuple[Factor, ...]) -> list[str]:
+    def _notes(self, factors: tuple[Factor, ...], metric: str) -> list[str]:
         notes = []
+        if metric and metric not in AFTER and not metric.startswith(MEASURED):
+            notes.append(
+                f"metric: {metric} is neither of docs/study_table.md nor {', '.join(f'{kind}…' for kind in MEASURED)}: "
+                "the report needs it in the results of the runs"
+            )
         paths = {path for f in factors if f.role == "scientific" for level in f.levels for path in level.nodes}
         if lengths := sorted(path for path in paths if is_length(path)):
             notes.append(
