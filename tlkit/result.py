@@ -53,6 +53,7 @@ def finish(
         "stage": stage.name,
         "metric": selected,
         "metrics": metrics,
+        "epochs": len(recorder.history),
         "parameters": parameters(model),
         "seconds": seconds,
         "memory": _memory(device, summaries),

@@ -31,10 +31,10 @@ def study(tmp_path: Path) -> StudyPlan:
     made = toy_study(tmp_path, SEEDS)
     for stage in list(made.stages.values())[:2]:
         run = create(made.root, made.name, stage.stage, stage.id)
-        metric = {"name": "val/accuracy", "mode": "max", "best": 0.5, "best_epoch": 0}
+        metric = {"name": "val/accuracy", "mode": "max", "best": 0.5, "best_epoch": 1}
         result = {"id": stage.id, "metric": metric, "metrics": {"test/accuracy": 0.5}, "seconds": {"fit": 1.0}}
-        (run.path / "result.json").write_text(json.dumps(result))
-        (run.path / "metrics.csv").write_text("epoch,val/accuracy\n0,0.5\n")
+        (run.path / "result.json").write_text(json.dumps(result | {"epochs": 3}))
+        (run.path / "metrics.csv").write_text("epoch,val/accuracy\n0,0.4\n1,0.5\n2,0.3\n")
         (run.path / "checkpoints").mkdir()
         for name in ("best.ckpt", "last.ckpt"):
             torch.save({"state_dict": {"conv1.weight": torch.ones(1000)}}, run.path / "checkpoints" / name)
@@ -63,7 +63,15 @@ DAMAGES = {
     "a result that is no mapping": change("result.json", lambda result: [result]),
     "a result without metrics": change("result.json", lambda result: result | {"metrics": None}),
     "the result of another run": change("result.json", lambda result: result | {"id": OTHER}),
+    "a result that does not say whose": lambda run: (run / "identity.json").unlink(),
+    "a result of no number of epochs": change("result.json", lambda result: result | {"epochs": None}),
     "no curves": lambda run: (run / "metrics.csv").unlink(),
+    "empty curves": lambda run: (run / "metrics.csv").write_text(""),
+    "curves that are cut": lambda run: (run / "metrics.csv").write_text("epoch,val/accuracy\n0,0.4\n1,0.5\n"),
+    "curves of an earlier tlkit that are cut": lambda run: (
+        change("result.json", lambda result: {key: result[key] for key in result if key != "epochs"})(run),
+        (run / "metrics.csv").write_text("epoch,val/accuracy\n0,0.4\n1,"),
+    ),
 }
 
 
@@ -80,12 +88,6 @@ def test_a_damaged_result_is_not_trusted(
     assert not run.exists() and run.with_name(f"damaged-{run.name}").exists()
     assert f"{run} is damaged (" in caplog.text
     assert to_run(study) == [transfer, other]  # set aside once and for all
-
-
-def test_a_run_that_does_not_say_whose_it_is_is_not_trusted(study: StudyPlan) -> None:
-    _, transfer, other = study.stages.values()
-    (run_of(study, transfer) / "identity.json").unlink()
-    assert to_run(study) == [transfer, other]
 
 
 def test_a_sound_run_in_the_directory_of_another_is_that_one_s(study: StudyPlan) -> None:
@@ -164,6 +166,7 @@ def test_a_user_is_told_and_gets_the_run_again(
     assert main(["study", "status", str(file)]) == 0
     assert f"damaged   {path}; it will be run again" in capsys.readouterr().out
     assert main(run) == 0
-    told = f"{path} is damaged (result.json: metrics.csv is missing beside it): it is now damaged-{path.name}, and its"
+    gone = f"[Errno 2] No such file or directory: '{path / 'metrics.csv'}'"
+    told = f"{path} is damaged (result.json: {gone}): it is now damaged-{path.name}, and its"
     assert capsys.readouterr().err == f"{told} stage is run again\n"
     assert (path / "metrics.csv").exists()

@@ -16,7 +16,7 @@ NOT_IDENTITY = (
 )  # fmt: skip
 REMEDY = {
     "failed": "it failed, and is tried again",
-    "damaged": "its result cannot be read, so it is not trusted",
+    "damaged": "its result is not to be trusted",
     "cut off": "it was cut off, and goes on from its last checkpoint",
     "running": "it runs just now",
 }

@@ -22,7 +22,7 @@ class Found:
     """What has become of a stage.
 
     Attributes:
-        state: ``cut off`` has begun and can go on; ``damaged`` has a result that cannot be read.
+        state: ``cut off`` has begun and can go on; ``damaged`` has a result that is not to be trusted.
         path: its run directory, the newest; None: there is none.
         result: of the finished run; None: there is none.
     """
@@ -79,19 +79,43 @@ def _folders(path: str | Path) -> Iterable[str]:
         return []
 
 
+def finished_result(run: str | Path) -> dict[str, Any] | None:
+    """Returns the result of a run directory, if all that is beside it agrees with it; None: there is no result.
+
+    Raises:
+        ValueError: it is not to be trusted; says why.
+    """
+    try:
+        with open(f"{run}/{RESULT}", "rb") as file:
+            result: dict[str, Any] = json.loads(file.read())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(result, dict) or not all(isinstance(result.get(key), dict) for key in KEYS):
+        raise ValueError(f"it is no mapping with {', '.join(KEYS)}")
+    if result.get("id") != identity_of(Path(run)):
+        raise ValueError("identity.json beside it does not say the same id")
+    try:
+        expected = result.get("epochs", (result["metric"].get("best_epoch") or 0) + 1)  # of an earlier tlkit: at least
+        with open(f"{run}/metrics.csv", "rb") as file:
+            epochs = max(0, file.read().count(b"\n") - 1)  # below the header
+        if epochs < expected:
+            raise ValueError(f"metrics.csv beside it has {epochs} of {expected} epochs")
+    except (OSError, TypeError) as error:
+        raise ValueError(str(error)) from error
+    return result
+
+
 def _state_of(path: str, id_: str) -> Found | None:
     """Returns what has become of a run; None if it is that of another stage."""
+    label = identity_of(Path(path))
     try:
-        with open(f"{path}/{RESULT}", "rb") as file:
-            result = json.loads(file.read())
-        whole = isinstance(result, dict) and all(isinstance(result.get(key), dict) for key in KEYS)
-        if whole and result.get("id") == id_ and os.path.exists(f"{path}/metrics.csv"):
-            return Found("done", Path(path), result)
-        return Found("damaged", Path(path)) if identity_of(Path(path)) == id_ else None
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError):
-        return Found("damaged", Path(path)) if identity_of(Path(path)) == id_ else None
-    if identity_of(Path(path)) != id_:
+        result = finished_result(path)
+    except ValueError:
+        return Found("damaged", Path(path)) if label in (id_, None) else None
+    if label != id_:
         return None
+    if result is not None:
+        return Found("done", Path(path), result)
     return Found("running" if is_running(Path(path)) else "cut off", Path(path))

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from tlkit.study.planned import PlannedStage, StudyPlan
-from tlkit.study.state import KEYS, RUN
+from tlkit.study.state import RUN, finished_result
 
 log = logging.getLogger("tlkit")
 
@@ -36,13 +36,9 @@ def _finished(root: Path, short: set[str]) -> dict[str, Path]:
         if match is None or match[2] not in short:  # another study's, or set aside before
             continue
         try:
-            result, label = (json.loads((run / name).read_text()) for name in ("result.json", "identity.json"))
-            if result["id"] != label["id"] or not all(isinstance(result[key], dict) for key in KEYS):
-                raise ValueError("not the result of this run")
-            if not (run / "metrics.csv").exists():
-                raise ValueError("metrics.csv is missing beside it")
-            found[result["id"]] = run
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if result := finished_result(run):
+                found[result["id"]] = run
+        except ValueError as error:
             _set_aside(run, f"result.json: {error}")
     return found
 
