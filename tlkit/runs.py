@@ -119,12 +119,12 @@ def running(path: Path) -> Iterator[None]:
     (path / LOCK).unlink(missing_ok=True)
 
 
-def is_running(path: Path) -> bool:
-    """Tells whether a living process holds the lock of a run directory."""
-    if not (path / LOCK).exists():
+def is_running(path: Path, name: str = LOCK) -> bool:
+    """Tells whether a living process holds the lock of a run directory, or another one in it by its name."""
+    if not (path / name).exists():
         return False
     try:
-        with FileLock(path / LOCK, timeout=0):
+        with FileLock(path / name, timeout=0):
             return False
     except Timeout:
         return True

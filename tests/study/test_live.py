@@ -42,6 +42,13 @@ def test_the_lowest_is_the_best_of_a_loss():
     assert live.line().endswith("best val/loss 0.2 (bbbbbbbb)")
 
 
+def test_what_was_selected_by_another_metric_does_not_compare():
+    live = Live(3, 0, clock=lambda: 1.0, stream=io.StringIO())
+    for name, best, id_ in (("val/accuracy", 0.5, "a"), ("val/psnr", 28.0, "b"), ("val/accuracy", 0.7, "c")):
+        live.take({"name": name, "mode": "max", "best": best}, id_ * 64)
+    assert live.line().endswith("best val/accuracy 0.7 (cccccccc)")
+
+
 @pytest.mark.parametrize("columns", [200, 60])
 def test_on_a_terminal_it_is_drawn_over_and_never_wraps(columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))

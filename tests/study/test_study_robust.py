@@ -15,6 +15,7 @@ from test_study_plan import HERE
 
 from tlkit.cli import main
 from tlkit.study import commands
+from tlkit.study.engine import sole_driver
 from tlkit.study.plan import plan_study
 
 STUDY = """\
@@ -69,6 +70,20 @@ def test_a_disk_that_is_full_for_the_driver(write: Write) -> None:
     assert said.startswith("tlkit: expected room on the disk, got ")
     assert said.endswith(f"then start again: tlkit study table {study}\n") and "Traceback" not in said
     assert [path.name for path in root.glob("toys/*")] == ["plan.json"]
+
+
+def test_a_second_driver_leaves_the_plan_of_the_first_alone(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    study = a_study(write())
+    plan = plan_study(study).plan
+    stored = (plan.root / "toys" / "plan.json").read_text()
+    study.write_text(STUDY.replace("[2]", "[1, 2]"))
+    with sole_driver(plan.root / "toys" / ".driver.lock"):
+        assert main(["study", "run", str(study), "--engine", "inline"]) == 2
+        assert f"got process {os.getpid()} on" in capsys.readouterr().err
+        assert main(["study", "status", str(study)]) == 0
+        assert capsys.readouterr().out.splitlines()[-1].split() == ["transfer", "0", "1", "1"]
+        assert (plan.root / "toys" / "plan.json").read_text() == stored
+    assert len(plan_study(study).plan.stages) == 3 and plan_study(study).cached
 
 
 @pytest.mark.parametrize(

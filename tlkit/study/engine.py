@@ -16,8 +16,10 @@ from filelock import FileLock, Timeout
 from tlkit import runs
 from tlkit.errors import UserError
 from tlkit.study.live import Live
+from tlkit.study.plan import DRIVER
 from tlkit.study.planned import PlannedStage, StudyPlan
 from tlkit.study.pool import Pool, inline, parsl_pool
+from tlkit.study.state import states
 from tlkit.study.todo import to_run
 from tlkit.study.worker import Done, Task
 
@@ -68,11 +70,11 @@ def carry_out(
     """
     estimate = estimate or {}
     study = plan.root.resolve() / plan.name
-    with sole_driver(study / ".driver.lock"):
+    with sole_driver(study / DRIVER):
         scratch = study / ".engine"
         shutil.rmtree(scratch, ignore_errors=True)  # of a driver that was killed
         todo = to_run(plan)
-        live = Live(len(plan.stages), len(plan.stages) - len(todo))
+        live = _live(plan, {stage.id for stage in todo})
         state = _State({stage.id: stage for stage in todo})
         if todo:
             accelerated = any(stage.config["trainer"].get("accelerator") != "cpu" for stage in todo)
@@ -85,6 +87,16 @@ def carry_out(
                 _loop(plan, state, workers, live, estimate)
         live.draw(lambda: 0, last=True)
     return Outcome(live.done, state.failed)
+
+
+def _live(plan: StudyPlan, todo: set[str]) -> Live:
+    """Returns how far the study is, with the best of what was found before."""
+    live = Live(len(plan.stages), len(plan.stages) - len(todo))
+    before = [(stage.stage, id_) for id_, stage in plan.stages.items() if stage.stage == "transfer" and id_ not in todo]
+    for id_, found in states(plan.root, plan.name, before).items():
+        if found.result:
+            live.take(found.result["metric"], id_)
+    return live
 
 
 def _loop(plan: StudyPlan, state: _State, workers: Pool, live: Live, estimate: Mapping[str, float]) -> None:

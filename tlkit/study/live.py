@@ -35,9 +35,11 @@ class Live:
         self._terminal = self._stream.isatty()
 
     def take(self, metric: dict[str, Any], id_: str) -> None:
-        """Keeps a transfer's metric, if it is the best so far."""
+        """Keeps a transfer's metric, if it is the best so far; what another one was selected by does not compare."""
         value, best = metric.get("best"), self.best.get("best")
         sign = 1 if metric.get("mode") == "max" else -1
+        if metric.get("name") != self.best.get("name", metric.get("name")):
+            return
         if value is not None and (best is None or sign * value > sign * best):
             self.best = metric | {"id": id_}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tlkit.errors import UserError
-from tlkit.runs import write_text
+from tlkit.runs import is_running, write_text
 from tlkit.study import freshness
 from tlkit.study.planned import PlannedStage, StudyPlan
 from tlkit.study.spec import Study
@@ -15,6 +15,8 @@ from tlkit.study.spec_file import read_study, refusal
 from tlkit.yaml_lines import Fault, read
 
 FILE = "plan.json"
+DRIVER = ".driver.lock"
+"""Held by the command that carries the study out."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def plan_study(path: Path, runs: Path | None = None) -> Planned:
 
 
 def plan_stages(study: Study, faults: list[Fault], root: Path) -> Planned:
-    """Returns the stages of a study that has been read.
+    """Returns the stages of a study that has been read; keeps them, unless another plan is being carried out.
 
     Args:
         study: as written.
@@ -78,7 +80,8 @@ def plan_stages(study: Study, faults: list[Fault], root: Path) -> Planned:
     old = {stage.id: stage for stage in earlier}
     known = {**(_unpacked_parts(stored) if stored else {}), **parts}
     parts = {id_: known[id_] for id_ in (*plan.stages, *old)}
-    write_text(root / study.name / FILE, json.dumps(_packed(study, key, stages, earlier, parts)))
+    if not is_running(root / study.name, DRIVER):  # else `status` would show another plan than the one at work
+        write_text(root / study.name / FILE, json.dumps(_packed(study, key, stages, earlier, parts)))
     return Planned(study, plan, parts, old, cached=False)
 
 
