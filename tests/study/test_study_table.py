@@ -1,5 +1,6 @@
 """The table of a study and its report, from run directories."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from conftest import Write
 from test_study_plan import finish, say, study, transfers  # noqa: F401  the fixture applies here too
 
 from tlkit.errors import UserError
+from tlkit.runs import LOCK, lock
 from tlkit.study import commands
 from tlkit.study.columns import AFTER, BEFORE
 from tlkit.study.plan import Planned, plan_study
 
 DOCS = Path(__file__).parents[2] / "docs" / "study_table.md"
 REST = {
+    "seconds": {"setup": 1.0, "fit": 8.0, "train": 5.0, "validate": 2.0, "checkpoint": 0.5, "test": 1.0},
     "memory": {"peak_bytes": 1000, "device": "process"},
     "energy": {"joules": 12.0, "method": "rapl"},
     "summaries": {"EnergyMonitor": {"train_joules": 9.0, "peak_bytes": 800}},
@@ -58,6 +61,30 @@ def test_a_row_per_run(planned: Planned, capsys: pytest.CaptureFixture[str]) -> 
     csv = pd.read_csv(planned.plan.root / "toys" / "table.csv")
     assert list(csv) == list(frame)
     assert list(csv["best_epoch"].dropna().unique()) == [2]
+
+
+def test_it_is_rebuilt_from_the_run_directories(planned: Planned, capsys: pytest.CaptureFixture[str]) -> None:
+    before, _ = table(planned, capsys)
+    folder = planned.plan.root / "toys"
+    for name in ("table.parquet", "table.csv"):
+        (folder / name).unlink()
+    changed, damaged, cut, running, failed = (
+        Path(run) for run in before.query("stage == 'transfer' and status == 'done'")["run"].head(5)
+    )
+    result = json.loads((changed / "result.json").read_text())
+    (changed / "result.json").write_text(json.dumps(result | {"metrics": {"test/accuracy": 0.987}}))
+    (damaged / "metrics.csv").write_text("epoch,step,val/accuracy\n")
+    for run in (cut, running, failed):
+        (run / "result.json").unlink()
+    (folder / "failed" / failed.name.removeprefix("transfer-")).mkdir(parents=True)
+    with lock(running / LOCK):
+        after = table(planned, capsys)[0].set_index("run")
+    rows = after.loc[list(map(str, (changed, damaged, cut, running, failed)))]
+    assert list(rows["status"]) == ["done", "damaged", "cut off", "running", "failed"]
+    assert list(rows["test/accuracy"].dropna()) == [0.987]  # nothing of a result that is gone or not to be trusted
+    assert rows[["seconds", "joules", "parameters", "best_epoch"]].notna().all(axis="columns").sum() == 1
+    expected = {"setup": 1.0, "fit": 8.0, "train": 5.0, "validate": 2.0, "checkpoint": 0.5, "test": 1.0}
+    assert {part: rows.loc[str(changed), f"seconds_{part}"] for part in expected} == expected
 
 
 def test_a_run_of_several_combinations_has_a_row_for_each(study: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811

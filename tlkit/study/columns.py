@@ -2,7 +2,7 @@
 
 BEFORE = {
     "stage": "`pretrain` or `transfer`",
-    "status": "`done`, `running`, `failed`, `damaged` (its result cannot be read), `cut off`, or `to do`",
+    "status": "`done`, `running`, `failed`, `damaged` (its result is not to be trusted), `cut off`, or `to do`",
 }
 """Column -> meaning; the factors and the metrics follow."""
 
@@ -22,8 +22,8 @@ AFTER = {
     "seconds_validate": "validation, s",
     "seconds_checkpoint": "writing checkpoints, s",
     "seconds_test": "the one test, s",
-    "joules": "energy of the fit, J, where a callback measures it",
-    "joules_train": "that of its training batches, J",
+    "joules": "energy of the whole fit, J, where a callback measures it; that of `setup` and `test` is not measured",
+    "joules_train": "that of its training batches, J; the rest is validation, checkpoints and in between, in one sum",
     "energy_method": "what measured it",
     "peak_bytes": "peak memory of the run, bytes",
     "memory_device": "of which device; `process`: of the whole process",
