@@ -50,6 +50,7 @@ def mapping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replicates: str, **
             "stage": "transfer", "status": "done", "high_rate_layers": ["1", "2"], "model.optimizer.lr": 0.1,
             "data.examples_per_class": 10, "data.split": [0, 1], "seed_everything": [3, 4], "test/accuracy": [0.5, 0.6],
             "selected_by": "train/loss", "selected_mode": "min", "best_value": 0.1, "joules": None, "seconds": 5.0,
+            "best_epoch_fraction": 1.0,
         }
         | columns
     )  # fmt: skip
@@ -84,3 +85,27 @@ def test_columns_play_the_roles_that_they_can(tmp_path: Path, monkeypatch: pytes
     assert roles["over"] == ("high_rate_layers", "model.optimizer.lr")  # no layers or decay: all that is compared
     assert roles["seconds"] == ("seconds",)
     assert "joules" not in roles  # measured by nobody
+    assert "best_epoch_fraction" not in roles  # without validation the last epoch is always the best
+
+
+def test_seconds_and_joules_are_those_of_the_training_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = {"seconds_train": 4.0, "joules": 9.0, "joules_train": 8.0, "selected_by": "val/loss"}
+    roles = mapping(tmp_path, monkeypatch, "data.split: [0, 1]", **measured).columns
+    assert (roles["seconds"], roles["joules"]) == (("seconds_train",), ("joules_train",))
+    assert roles["best_epoch_fraction"] == ("best_epoch_fraction",)
+
+
+@pytest.mark.parametrize(
+    ("replicates", "crossed"),
+    [
+        ("{data.split: [0, 1], seed_everything: [3, 4]}", True),
+        ("{'seed_everything, data.split': [[3, 0], [4, 1]]}", False),
+    ],
+)
+def test_replicates_that_cross_are_a_caveat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replicates: str, crossed: bool
+) -> None:
+    columns = {"data.split": [0, 0, 1, 1], "seed_everything": [3, 4, 3, 4]} if crossed else {}
+    rows = {"high_rate_layers": ["1", "2"] * 2, "test/accuracy": [0.5] * 4} if crossed else {}
+    said = mapping(tmp_path, monkeypatch, replicates.strip("{}"), **columns, **rows).missing
+    assert any(note.startswith("replicates cross (") and "not independent" in note for note in said) == crossed

@@ -30,8 +30,8 @@ DEFAULT_ROLES = {
     "train_loss": ("train/loss",),
     "val_loss": ("val/loss",),
     "epochs": ("epochs",),
-    "seconds": ("seconds",),
-    "joules": ("joules",),
+    "seconds": ("seconds_train", "seconds"),
+    "joules": ("joules_train", "joules"),  # of the same batches: set-up and test are no part of an epoch
     "memory": ("peak_bytes",),
     "best_epoch_fraction": ("best_epoch_fraction",),
     "run": ("id",),
@@ -83,7 +83,7 @@ def finished(planned: Planned) -> tuple[pd.DataFrame, TableMapping]:
     counts = transfers["status"].value_counts()
     absent = tuple(f"{number} of {len(transfers)} runs: {state}" for state, number in counts.items() if state != "done")
     done = _with_selection(_with_source(_with_replicate(done, study), study))
-    return done, _mapping(planned, done, absent)
+    return done, _mapping(planned, done, (*absent, *_crossed(done, study)))
 
 
 def _mapping(planned: Planned, frame: pd.DataFrame, absent: tuple[str, ...]) -> TableMapping:
@@ -165,6 +165,16 @@ def _with_replicate(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     return frame.assign(**{name: joined})
 
 
+def _crossed(frame: pd.DataFrame, study: Study) -> Iterator[str]:
+    """Yields what is to be said of replicates where one value of a factor is repeated with several of another."""
+    columns = list(study.columns("replicates"))
+    if len(columns) > 1 and len(frame[columns].drop_duplicates()) > frame[columns].nunique().max():
+        yield (
+            f"replicates cross ({' × '.join(columns)}): those that share a value are not independent, so "
+            "that intervals are too narrow; zip them in `replicates`, so that each value comes once"
+        )
+
+
 SOURCE = {"source_before": "metric on the source, before", "source_after": "metric on the source, after"}
 
 
@@ -181,8 +191,12 @@ def _with_source(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
 
 
 def _with_selection(frame: pd.DataFrame) -> pd.DataFrame:
-    """Adds the value that selected each run's checkpoint, where it is one of validation, under a name that says so."""
+    """Adds the value that selected each run's checkpoint, where it is one of validation, under a name that says so.
+
+    Without validation the last epoch counts as the best one, which says nothing of the number of epochs.
+    """
     names = {name for name in frame["selected_by"].dropna() if name.startswith("val/")}
+    frame = frame.assign(best_epoch_fraction=frame["best_epoch_fraction"].where(frame["selected_by"].isin(names)))
     best = {f"best {name}": frame["best_value"].where(frame["selected_by"] == name) for name in sorted(names)}
     return frame.assign(**best)
 
