@@ -16,6 +16,9 @@ from study_tables import CLASSIFICATION, COMPUTE, SCALING, classification, compu
 from tlkit.errors import UserError
 from tlkit.study.commands import COMMANDS, run
 from tlkit.study.report import report_table, writing
+from tlkit.study.report.mapping import TableMapping
+from tlkit.study.report.statistics import main_shares
+from tlkit.study.report.tidy import prepare
 
 MINIMAL: dict[str, Any] = {
     "metric": {"column": "loss", "mode": "min"},
@@ -84,7 +87,7 @@ def test_every_figure_is_there_as_png_and_pdf_and_in_the_page(classified: Path) 
 
 def test_effects_csv_holds_the_effects(classified: Path) -> None:
     effects = pd.read_csv(classified / "tables" / "effects.csv")
-    columns = "factor label eta_squared level n median mean low high replicates no_value".split()
+    columns = "factor label eta_squared level n median mean low high replicates no_value over".split()
     assert list(effects) == columns
     table = classification()
     for factor in ("layers", "decay", "examples", "protocol"):
@@ -95,20 +98,39 @@ def test_effects_csv_holds_the_effects(classified: Path) -> None:
 
 
 def test_every_number_on_the_page_is_in_a_table(classified: Path) -> None:
-    text = visible(classified / "report.html")
+    assert unwritten(classified) == set()
+    bars = pd.read_csv(classified / "tables" / "best_epoch_histogram.csv")
+    assert bars["runs"].sum() == len(classification())
+
+
+def test_every_number_is_in_a_table_where_nuisance_is_chosen_too(make: Make, tmp_path: Path) -> None:
+    make(little(), MINIMAL | {"nuisance": ["g"]})
+    assert unwritten(tmp_path / "out", least=30) == set()
+    effects = pd.read_csv(tmp_path / "out" / "tables" / "effects.csv").groupby("factor")["over"].unique()
+    assert effects.map(list).to_dict() == {"f": ["chosen runs"], "g": ["all runs"]}
+    mapping = TableMapping("loss", "min", {"f": "F", "g": "G"}, replicate="seed", nuisance=("g",))
+    expected = main_shares(prepare(little(), mapping))
+    bars = pd.read_csv(tmp_path / "out" / "tables" / "shares.csv").set_index("factor_a")
+    alone = bars[bars["factor_b"].isna()]["eta_squared"]
+    assert alone.to_dict() == pytest.approx({"F": expected["f0"], "G": expected["f1"]})
+
+
+def unwritten(report: Path, least: int = 200) -> set[str]:
+    """Returns the numbers on a page that are in none of its tables."""
+    text = visible(report / "report.html")
     shown = {word.replace("−", "-").replace(",", "") for word in re.findall(r"−?\b\d[\d,]*\.\d+(?:e-?\d+)?", text)}
     shown.discard("0.1")  # of the version
     known: set[str] = set()
-    for path in (classified / "tables").glob("*.csv"):
+    for path in (report / "tables").glob("*.csv"):
         values = pd.read_csv(path).select_dtypes("number").to_numpy(dtype=float).ravel()
         for value in values[np.isfinite(values) & (values != 0)]:
-            for number in (value, 100 * value):
+            for number in (value, 100 * value, abs(value)):  # "0.1 lower" is -0.1
                 known |= {f"{number:.{digits}f}" for digits in range(1, 9)} | {
                     f"{number:.3e}",
                     f"{number:.3e}".replace("e-0", "e-"),
                 }
-    assert len(shown) > 200
-    assert shown - known - {"0.0"} == set()
+    assert len(shown) > least
+    return {number for number in shown - known if float(number)}
 
 
 def test_the_answer_names_level_interval_and_evidence(classified: Path) -> None:
@@ -146,19 +168,41 @@ def test_what_an_epoch_costs_by_freeze_precision_cap_and_batch(make: Make, tmp_p
     assert row["joules per epoch"] == pytest.approx(5.2 * 195, rel=0.02)
     assert row["peak memory (GiB)"] == pytest.approx((1e9 + 2.4e8 * 16 * 0.6) / 2**30)
     assert row["seconds per epoch low"] < row["seconds per epoch median"] < row["seconds per epoch high"]
-    assert "Seconds and joules of an epoch" in text
+    assert row["joules per epoch runs"] == 3
+    assert "Seconds and joules: `seconds` and `joules` by epochs; mean." in text
     front = pd.read_csv(tmp_path / "out" / "tables" / "pareto.csv")
     assert front["seconds per run"].is_monotonic_decreasing and front["joules"].is_monotonic_increasing
 
 
 def test_scaling_efficiency_is_speed_up_over_workers_and_threads(make: Make, tmp_path: Path) -> None:
-    make(scaling(), SCALING)
+    text = make(scaling(), SCALING)
     table = pd.read_csv(tmp_path / "out" / "tables" / "scaling.csv").set_index(["workers", "threads per worker"])
     wall = scaling().groupby(["workers", "threads"])["wall"].mean()
     assert table.loc[(1, 1), "efficiency"] == 1.0
     assert table.loc[(8, 2), "speed_up"] == pytest.approx(wall[1, 1] / wall[8, 2])
     assert table.loc[(8, 2), "efficiency"] == pytest.approx(wall[1, 1] / wall[8, 2] / 16)
     assert table.loc[(4, 1), "utilisation"] == pytest.approx(0.95)
+    row = table.loc[(8, 2)]
+    assert row["efficiency_high"] == pytest.approx(table.loc[(1, 1), "wall_seconds"] / row["low"] / 16)
+    assert (table["utilisation_low"] == table["utilisation_high"]).all()  # both repeats are equal
+    assert "the smallest setting (workers 1, threads per worker 1)" in text
+
+
+def test_utilisation_belongs_to_its_setting_where_another_has_none(make: Make, tmp_path: Path) -> None:
+    table = scaling()
+    table.loc[(table["workers"] == 2) & (table["threads"] == 1), "busy"] = np.nan
+    make(table, SCALING)
+    found = pd.read_csv(tmp_path / "out" / "tables" / "scaling.csv").set_index(["workers", "threads per worker"])
+    assert np.isnan(found.loc[(2, 1), "utilisation"])
+    assert found.loc[(8, 2), "utilisation"] == pytest.approx(0.91)
+
+
+def test_scaling_over_threads_alone(make: Make, tmp_path: Path) -> None:
+    text = make(scaling().query("workers == 2"), SCALING)
+    found = pd.read_csv(tmp_path / "out" / "tables" / "scaling.csv").set_index("threads per worker")
+    assert found["speed_up"].to_dict() == pytest.approx({1: 1.0, 2: 525.5 / (525 / 2**0.8 + 0.5)})
+    assert "the smallest setting (threads per worker 1)" in text
+    assert "Nuisance settings" not in text  # nobody asked for any
 
 
 def test_domains_and_forgetting(make: Make, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tlkit.study.report import drawing
-from tlkit.study.report.main_effects import draw_lines, interval_text
+from tlkit.study.report.main_effects import interval_text
 from tlkit.study.report.section import Drawn, LeftOut, Section, Shown, capital, own_names
 from tlkit.study.report.statistics import pareto, summary
 from tlkit.study.report.tidy import Factor, Runs
@@ -38,8 +38,10 @@ def compute(runs: Runs) -> Section | LeftOut:
             "`cap` or `batch_size`",
         )  # fmt: skip
     marked = runs.with_frame(frame)
-    each = "an epoch" if per_epoch else "a whole run; there is no column `epochs` to divide by"
-    text = [f"Seconds and joules of {each}; mean. {interval_text(runs)}"]
+    spans = [f"`{runs.mapping.columns[name][0]}`" for name in ("seconds", "joules") if name in quantities]
+    each = "by epochs" if per_epoch else "as they are: there is no column `epochs` to divide by"
+    each = f"Seconds and joules: {' and '.join(spans)} {each}; mean. " if spans else ""
+    text = [each + interval_text(runs)]
     absent = [name for name in UNITS if name not in quantities]
     if absent:
         text.append(f"Left out, there is no such column: {', '.join(absent)}.")
@@ -56,13 +58,14 @@ def _unit(quantity: str, per_epoch: bool) -> str:
 def _compute_table(runs: Runs, quantities: list[str], ways: list[Factor], per_epoch: bool) -> Shown:
     """Returns one row per combination: of each quantity the mean with its interval, and the median."""
     keys = [factor.key for factor in ways]
-    parts = [runs.frame.groupby(keys, observed=True).size().rename("runs")]
-    headings = {"runs": "runs"}
+    parts: list[pd.DataFrame] = []
+    headings: dict[str, str] = {}
     for quantity in quantities:
         name = _unit(quantity, per_epoch)
         names = {"mean": name, "low": f"{name} low", "high": f"{name} high", "median": f"{name} median"}
+        names["n"] = f"{name} runs"
         parts.append(summary(runs, keys, quantity).set_index(keys)[list(names)].rename(columns=names))
-        headings |= {name: name, f"{name} low": "95 % low", f"{name} high": "95 % high"}
+        headings |= {name: name, f"{name} low": "95 % low", f"{name} high": "95 % high", f"{name} runs": "runs"}
     table = pd.concat(parts, axis=1).reset_index()
     names = own_names(table, {factor.key: factor.label for factor in ways})
     headings = {names[factor.key]: factor.label for factor in ways} | headings
@@ -90,6 +93,7 @@ def _draw_compute(runs: Runs, quantities: list[str], ways: list[Factor], per_epo
         panel.set_ylabel(_unit(quantity, per_epoch))
         panel.set_title(drawing.short(f"{precision.label}: {level}", 50) if precision else "")
     drawing.from_zero(axes)
+    drawing.note_intervals(figure, runs)
     return figure
 
 
@@ -125,11 +129,12 @@ def _styles(runs: Runs, dash: Factor | None) -> Sequence[str | None]:
 
 def front(runs: Runs) -> Section | LeftOut:
     """Returns the metric against joules (else seconds), every configuration, with the Pareto front."""
+    title, metric = "Metric against cost", runs.mapping.metric
     costs = [name for name in ("joules", "seconds") if name in runs.frame]
-    cost = next((name for name in costs if runs.mapping.columns[name][0] != runs.mapping.metric), None)
-    title = "Metric against cost"
-    if cost is None or not runs.factors:
-        return LeftOut(title, "it needs a column `joules` or `seconds` that is not the metric")
+    costs = [name for name in costs if runs.mapping.columns[name][0] != metric and not metric.startswith(name)]
+    if not costs or not runs.factors:
+        return LeftOut(title, "it needs a column `joules` or `seconds`, and a metric that is not of the same kind")
+    cost, column = costs[0], runs.mapping.columns[costs[0]][0]
     keys = [factor.key for factor in runs.factors]
     table = runs.frame.dropna(subset=[cost]).groupby(keys, observed=True)[["y", cost]].mean().reset_index()
     if table.empty:
@@ -150,7 +155,10 @@ def front(runs: Runs) -> Section | LeftOut:
         axes.plot(table[cost], table["y"], ".", color=drawing.GREY, markersize=4, rasterized=True)
     axes.plot(chosen[cost], chosen["y"], "-o", color="black", markersize=4, linewidth=1, drawstyle="steps-post")
     axes.set(xlabel=f"{UNITS[cost]} per run", ylabel=drawing.better(runs))
-    text = ["Each point is a configuration, its mean over replicates. Black: the Pareto front, beaten by none in both."]
+    text = [
+        "Each point is a configuration, its mean over replicates. Black: the Pareto front, beaten by none in both. "
+        f"The cost: `{column}`."
+    ]
     if cost == "seconds":
         text.append("There is no column `joules`: seconds stand for the cost.")
     labels = {cost: UNITS[cost], "y": runs.metric} | {f.key: f.label for f in runs.factors}
@@ -166,42 +174,63 @@ def front(runs: Runs) -> Section | LeftOut:
 def scaling(runs: Runs) -> Section | LeftOut:
     """Returns execution time, scaling efficiency and utilisation over workers × threads."""
     title = "Scaling"
-    workers, threads = runs.role("workers"), runs.role("threads")
-    if "wall_seconds" not in runs.frame or workers is None or not workers.numeric:
-        return LeftOut(title, "it needs a column `wall_seconds` and the role `workers`, a factor of numbers")
-    keys = [factor for factor in (workers, threads) if factor]
-    table = summary(runs, [factor.key for factor in keys], "wall_seconds").drop(columns=["n", "replicates"])
-    units = np.prod([table[factor.key].astype(str).astype(float) for factor in keys], axis=0)
-    first = int(np.argmin(units))
-    table["speed_up"] = table["mean"].iloc[first] / table["mean"]
-    table["efficiency"] = table["speed_up"] * units[first] / units
-    if "utilisation" in runs.frame:
-        used = summary(runs, [factor.key for factor in keys], "utilisation")
-        table["utilisation"] = used["mean"]
+    keys = [factor for factor in (runs.role("workers"), runs.role("threads")) if factor]
+    if "wall_seconds" not in runs.frame or not keys or not all(factor.numeric for factor in keys):
+        return LeftOut(
+            title, "it needs a column `wall_seconds` and the role `workers` or `threads`, factors of numbers"
+        )
+    table, smallest = _efficiency(runs, keys)
     shown = [name for name in ("efficiency", "utilisation") if name in table]
-    figure, axes = drawing.panels(1 + len(shown), height=3.2)
-    axes[0].set_ylabel("execution time (s)")
-    if threads:
-        draw_lines(axes[0], runs, workers, threads, "wall_seconds")
-    else:
-        drawing.level_axis(axes[0], workers)
-        drawing.with_intervals(axes[0], table, workers)
-    for panel, name in zip(axes[1:], shown, strict=True):
-        drawing.level_axis(panel, workers)
-        for level in threads.levels if threads else [None]:
-            part = table if threads is None else table[table[threads.key] == level]
-            colour = drawing.colours(threads)[level] if threads and level else drawing.OKABE_ITO[0]
-            drawing.with_intervals(panel, part.assign(low=np.nan), workers, value=name, color=colour)
-        panel.axhline(1, color=drawing.GREY, linewidth=0.8)
-        panel.set_ylabel(name)
-    drawing.from_zero(axes)
     text = [
-        "Efficiency: speed-up against the smallest setting, over how many times more workers × threads were used; 1 is "
-        f"perfect. {interval_text(runs)}"
+        f"Efficiency: speed-up against the smallest setting ({smallest}), over how many times more workers × threads "
+        f"were used; 1 is perfect. Its interval is that of the execution time. {interval_text(runs)}"
     ]
+    drawn = Drawn("scaling", f"Over {keys[0].label}.", _draw_scaling(runs, table, keys, shown))
     table = table.rename(columns={"mean": "wall_seconds"})
     names = own_names(table, {f.key: f.label for f in keys})
     headings = {names[f.key]: f.label for f in keys} | {"wall_seconds": "execution time (s)"}
-    headings |= {"low": "95 % low", "high": "95 % high", "speed_up": "speed-up"} | {name: name for name in shown}
-    table = table.rename(columns=names)
-    return Section(title, text, [Drawn("scaling", "Over workers.", figure)], [Shown("scaling", "", table, headings)])
+    headings |= {"low": "95 % low", "high": "95 % high", "speed_up": "speed-up"}
+    for name in shown:
+        headings |= {name: name, f"{name}_low": "95 % low", f"{name}_high": "95 % high"}
+    return Section(title, text, [drawn], [Shown("scaling", "", table.rename(columns=names), headings)])
+
+
+def _efficiency(runs: Runs, factors: list[Factor]) -> tuple[pd.DataFrame, str]:
+    """Returns execution time, speed-up, efficiency and utilisation per setting, and what the smallest setting is."""
+    keys = [factor.key for factor in factors]
+    table = summary(runs, keys, "wall_seconds").drop(columns=["n", "median", "replicates"])
+    units = np.prod([table[key].astype(str).astype(float) for key in keys], axis=0)
+    first = table.iloc[int(np.argmin(units))]
+    table["speed_up"] = first["mean"] / table["mean"]
+    table["efficiency"] = table["speed_up"] * units.min() / units
+    table["efficiency_low"] = table["efficiency"] * table["mean"] / table["high"]
+    table["efficiency_high"] = table["efficiency"] * table["mean"] / table["low"].where(table["low"] > 0)
+    if "utilisation" in runs.frame:
+        used = summary(runs, keys, "utilisation")[[*keys, "mean", "low", "high"]]
+        names = {"mean": "utilisation", "low": "utilisation_low", "high": "utilisation_high"}
+        table = table.merge(used.rename(columns=names), on=keys, how="left")
+    return table, ", ".join(f"{factor.label} {first[factor.key]}" for factor in factors)
+
+
+def _draw_scaling(runs: Runs, table: pd.DataFrame, factors: list[Factor], shown: list[str]) -> Figure:
+    """Draws execution time, efficiency and utilisation over the first factor, one line per level of the second."""
+    x, lines = factors[0], factors[1] if len(factors) > 1 else None
+    figure, axes = drawing.panels(1 + len(shown), height=3.2)
+    for panel, name in zip(axes, ["execution time (s)", *shown], strict=True):
+        values = table.copy()
+        if name in shown:
+            values[["mean", "low", "high"]] = table[[name, f"{name}_low", f"{name}_high"]]
+        drawing.level_axis(panel, x, room=44)
+        handles = []
+        shades = drawing.colours(lines) if lines else {None: drawing.OKABE_ITO[0]}
+        for (level, colour), shift in zip(shades.items(), drawing.shifts(len(shades)), strict=True):
+            part = values if lines is None else values[values[lines.key] == level]
+            handles.append(drawing.with_intervals(panel, part, x, shift=shift, color=colour))
+        if name in shown:
+            panel.axhline(1, color=drawing.GREY, linewidth=0.8)
+        panel.set_ylabel(name)
+    if lines:
+        drawing.legend(panel, handles, lines.levels, lines.label)
+    drawing.from_zero(axes)
+    drawing.note_intervals(figure, runs)
+    return figure

@@ -24,10 +24,10 @@ def main_effects(runs: Runs, chosen: Runs) -> Section | LeftOut:
     """
     if not runs.factors:
         return LeftOut("Main effects", "no factor has two levels")
-    table = effects(chosen)
     nuisance = [factor.column for factor in runs.factors if factor not in chosen.factors]
+    table = effects(chosen).assign(over="chosen runs" if nuisance else "all runs")
     if nuisance:
-        everything = effects(runs)
+        everything = effects(runs).assign(over="all runs")
         table = pd.concat([table, everything[everything["factor"].isin(nuisance)]], ignore_index=True)
     text = [
         "Each point is the mean over all other factors, with its 95 % interval; the tick is the median. "
@@ -37,7 +37,10 @@ def main_effects(runs: Runs, chosen: Runs) -> Section | LeftOut:
         "Share of variance: η² = sum of squares of the factor (type II, main effects) over the sum about the mean.",
     ]
     if nuisance:
-        text.append(f"{', '.join(nuisance)}: nuisance; the other factors are shown at its best setting each.")
+        text.append(
+            f"{', '.join(nuisance)}: nuisance, over all runs; the other factors are over the runs at its best setting "
+            "each. Their shares have different denominators."
+        )
     if not varies(runs):
         text.append("The metric has the same value in every run: there is no variance to share.")
     untold = table.loc[table["eta_squared"].isna(), "label"].unique()
@@ -48,8 +51,10 @@ def main_effects(runs: Runs, chosen: Runs) -> Section | LeftOut:
     headings = {
         "label": "factor", "eta_squared": "share of variance η²", "level": "level", "n": "runs",
         "no_value": "no value", "median": "median", "mean": "mean", "low": "95 % low", "high": "95 % high",
-        "replicates": "replicates",
+        "replicates": "replicates", "over": "over",
     }  # fmt: skip
+    if not nuisance:
+        del headings["over"]
     if not table["no_value"].any():
         del headings["no_value"]
     caption = capital(f"{runs.metric} per level of each factor.")
@@ -98,7 +103,8 @@ def interactions(runs: Runs) -> Section | LeftOut:
     text = [
         "Does the effect of one factor depend on another? η² of each pair, beyond both main effects; each is added "
         "alone to all main effects.",
-        f"At most the {STRONGEST} strongest are drawn. Lines that are parallel mean no interaction.",
+        f"All shares are over all runs. At most the {STRONGEST} strongest are drawn. Lines that are parallel mean no "
+        "interaction.",
     ]
     untold = shares[shares["eta_squared"].isna()]
     if len(untold) and varies(runs):
@@ -106,7 +112,8 @@ def interactions(runs: Runs) -> Section | LeftOut:
         text.append(f"Left out, no combination of levels is left to tell them from the main effects: {pairs}.")
     strongest = strengths.dropna().head(STRONGEST)
     pairs_drawn = [_in_order(names[a], names[b]) for a, b in zip(strongest["a"], strongest["b"], strict=True)]
-    figures = [Drawn("shares", "Shares of variance of factors and pairs.", _draw_shares(runs, shares))]
+    bars = _bars(runs, shares)
+    figures = [Drawn("shares", "Shares of variance of factors and pairs, over all runs.", _draw_shares(bars))]
     if pairs_drawn:
         figures.append(Drawn("interactions", "Means with intervals per pair of levels.", _draw(runs, pairs_drawn)))
     cells = pd.concat([_cells(runs, a, b) for a, b in combinations(runs.factors, 2)], ignore_index=True)
@@ -115,6 +122,7 @@ def interactions(runs: Runs) -> Section | LeftOut:
             "interactions", "All pairs, strongest first.", shares,
             {"factor_a": "factor", "factor_b": "and", "eta_squared": "share of variance η²"},
         ),
+        Shown("shares", "", bars, rows=0),
         Shown("interaction_cells", "", cells, rows=0),
     ]  # fmt: skip
     return Section(title, text, figures, tables)
@@ -132,21 +140,23 @@ def _cells(runs: Runs, a: Factor, b: Factor) -> pd.DataFrame:
     return table
 
 
-def _draw_shares(runs: Runs, pairs: pd.DataFrame) -> Figure:
+def _bars(runs: Runs, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Returns what the figure of shares shows, largest first: factor_a, factor_b (empty: no pair), eta_squared."""
     main = main_shares(runs)
-    bars = [(factor.label, main[factor.key], drawing.OKABE_ITO[0]) for factor in runs.factors]
-    strongest = pairs.dropna().head(8)
-    bars += [
-        (f"{drawing.short(a, 26)} × {drawing.short(b, 26)}", share, drawing.OKABE_ITO[4])
-        for a, b, share in strongest.itertuples(index=False)
-    ]
-    bars = sorted(((name, share, colour) for name, share, colour in bars if share == share), key=lambda bar: bar[1])
+    alone = pd.DataFrame([(f.label, "", main[f.key]) for f in runs.factors], columns=list(pairs))
+    bars = pd.concat([alone.dropna(), pairs.dropna().head(8)], ignore_index=True)
+    return bars.sort_values("eta_squared", ascending=False, ignore_index=True)
+
+
+def _draw_shares(bars: pd.DataFrame) -> Figure:
     figure, (axes,) = drawing.panels(1, height=0.9 + 0.24 * len(bars))
-    at = np.arange(len(bars))
-    axes.barh(at, [100 * share for _, share, _ in bars], color=[colour for *_, colour in bars], height=0.7)
-    for y, (_, share, _) in zip(at, bars, strict=True):
+    at = np.arange(len(bars))[::-1]
+    colours = np.where(bars["factor_b"] == "", drawing.OKABE_ITO[0], drawing.OKABE_ITO[4])
+    axes.barh(at, 100 * bars["eta_squared"], color=colours, height=0.7)
+    for y, share in zip(at, bars["eta_squared"], strict=True):
         axes.annotate(percent(share), (100 * share, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
-    axes.set_yticks(at, [drawing.short(name, 56) for name, *_ in bars])
+    pairs = [[drawing.short(name, 26) for name in row if name] for row in bars[["factor_a", "factor_b"]].to_numpy()]
+    axes.set_yticks(at, [" × ".join(pair) for pair in pairs])
     axes.set(xlabel="share of variance η² (%)", title="factors (blue) and pairs beyond them (orange)")
     axes.margins(x=0.12)
     axes.grid(False, axis="y")

@@ -15,6 +15,7 @@ from tlkit.study.report.mapping import FACTOR_ROLES, NUMBER_ROLES, TableMapping
 MOST_LEVELS = 24  # more cannot be told apart in a figure
 FEW_LEVELS = 8  # of a nuisance factor, which figures show beside what the question is about
 BINS = 5
+NO_VALUES = ("nan", "na", "n/a", "<na>", "null")
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,11 @@ def prepare(table: pd.DataFrame, mapping: TableMapping) -> Runs:
     frame = frame.dropna(subset=["y"])
     if frame.empty:
         raise UserError(f"expected numbers in column '{mapping.metric}', got none that is finite")
+    for role in sorted(set(frame) & (set(NUMBER_ROLES) - {"selected_by"})):  # of that, `nuisance` speaks
+        if lost := int(frame[role].isna().sum()):
+            remarks.append(
+                f"columns.{role}: {lost:,} of {len(frame):,} runs have no finite value; its section is about the others"
+            )
     if copies := int(table.duplicated().sum()):
         remarks.append(f"{copies:,} rows are exact copies of others; each of them counts")
     crossed = [factor for factor in factors if factor.column not in mapping.nuisance]
@@ -203,6 +209,10 @@ def _levels(column: pd.Series, label: str, remarks: list[str], most: int) -> tup
     if numbers is None:
         single = {word: pd.to_numeric(word, errors="coerce") for word in text.dropna().unique()}
         words = sorted(single, key=lambda word: np.inf if np.isnan(single[word]) else single[word])
+        if odd := [word for word in words if word.lower() in NO_VALUES]:
+            remarks.append(
+                f"{label} has levels called {', '.join(odd)}; where that means no value, leave the cell empty"
+            )
         return text.astype(pd.CategoricalDtype(words, ordered=True)), False
     if numbers.nunique() > most:
         remarks.append(f"{label} has {numbers.nunique()} different numbers: cut into {BINS} bins of equal count")

@@ -91,7 +91,9 @@ def best_epoch(runs: Runs) -> Section | LeftOut:
         "The number of epochs is no hyperparameter to tune: choose one for all runs, and take the best checkpoint.",
     ]
     drawn = Drawn("best_epoch", "Grey: the first and the last fifth.", figure)
-    return Section(title, text, [drawn], [Shown("best_epoch", "", table, headings)])
+    bars = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "runs": counts})
+    tables = [Shown("best_epoch", "", table, headings), Shown("best_epoch_histogram", "", bars, rows=0)]
+    return Section(title, text, [drawn], tables)
 
 
 def advice(early: float, late: float) -> str:
