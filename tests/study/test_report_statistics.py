@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,10 @@ from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 from study_tables import RESTORATION, classification, restoration
 
+from tlkit.study.report.answer import answer
+from tlkit.study.report.comparison import comparison
 from tlkit.study.report.mapping import TableMapping
+from tlkit.study.report.section import Section, number
 from tlkit.study.report.statistics import (
     configurations,
     effects,
@@ -67,6 +71,19 @@ def test_interactions_are_those_of_statsmodels_where_the_table_is_balanced() -> 
         assert shares[f"f{a}", f"f{b}"] == pytest.approx(anova.loc[f"C({x}):C({z})", "sum_sq"] / total, rel=1e-9)
 
 
+def test_interactions_are_those_of_statsmodels_where_runs_are_missing() -> None:
+    table = classification()
+    table = table[np.random.default_rng(0).random(len(table)) < 0.6]
+    columns = ["layers", "decay", "examples", "protocol"]
+    runs = prepare(table, TableMapping("accuracy", "max", {column: column for column in columns}, replicate="split"))
+    total = ((table["accuracy"] - table["accuracy"].mean()) ** 2).sum()
+    shares = interaction_shares(runs).set_index(["a", "b"])["eta_squared"]
+    main = " + ".join(f"C({column})" for column in columns)
+    for (a, x), (b, z) in combinations(enumerate(columns), 2):  # each alone beside the main effects
+        anova = anova_lm(ols(f"accuracy ~ {main} + C({x}):C({z})", table).fit(), typ=2)
+        assert shares[f"f{a}", f"f{b}"] == pytest.approx(anova.loc[f"C({x}):C({z})", "sum_sq"] / total, rel=1e-9)
+
+
 def test_intervals_are_over_the_means_of_replicates() -> None:
     table = effects(prepare(small(), SMALL)).set_index(["factor", "level"])
     row = table.loc["f", "b"]
@@ -101,6 +118,44 @@ def test_a_tie_is_half_an_improvement_and_one_replicate_has_no_interval() -> Non
     runs = prepare(small().query("seed == 1 and g == 'x'"), SMALL)
     row = paired(runs, runs.factors[0]).iloc[0]
     assert (row["difference"], row["verdict"], row["replicates"]) == (-2.0, "no interval", 0)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_runs_that_nothing_pairs_are_compared_by_welch(mode: Literal["min", "max"]) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.0, 1.0, 50), rng.normal(1.0, 2.0, 40)
+    table = pd.DataFrame({"f": ["a"] * 50 + ["b"] * 40, "loss": [*a, *b]})
+    runs = prepare(table, TableMapping("loss", mode, {"f": "F"}))
+    row = paired(runs, runs.factors[0]).iloc[0]
+    first, second = (a, b) if mode == "min" else (b, a)
+    expected = stats.ttest_ind(first, second, equal_var=False).confidence_interval()
+    wins = (first[:, None] < second).mean() if mode == "min" else (first[:, None] > second).mean()
+    assert row[["difference", "low", "high", "probability_of_improvement"]].tolist() == pytest.approx(
+        [first.mean() - second.mean(), expected.low, expected.high, wins]
+    )
+    assert (row["pairs"], row["verdict"]) == (2000, "better")
+    said = answer(runs, None)
+    assert f"it is {number(abs(row['difference']))} {'lower' if mode == 'min' else 'higher'} (95" in said
+    section = comparison(runs)
+    assert (
+        isinstance(section, Section) and "which nothing pairs. The interval is Welch's t over runs" in section.text[0]
+    )
+    alone = prepare(table.iloc[[0, -1]], TableMapping("loss", mode, {"f": "F"}))
+    assert paired(alone, alone.factors[0]).iloc[0]["verdict"] == "no interval"
+    assert "one pair only: there is no interval" in answer(alone, None)
+
+
+def test_the_answer_begins_with_what_wins_where_runs_are_matched() -> None:
+    rows = [(f, g, seed) for f in "ab" for g in "xy" for seed in range(3)]
+    table = pd.DataFrame(rows, columns=["f", "g", "seed"])
+    # b is better by 1 whatever g is, but was tried mostly at the hard y
+    table["loss"] = 10.0 - (table["f"] == "b") + 8 * (table["g"] == "y") + 0.1 * table["seed"]
+    table = table[~((table["f"] == "a") & (table["g"] == "y") & (table["seed"] > 0))]
+    table = table[~((table["f"] == "b") & (table["g"] == "x") & (table["seed"] > 0))]
+    said = answer(prepare(table, replace(SMALL, answer="f")), None)
+    assert said.startswith("Where runs are matched, F = b is better: F = a has the lowest mean loss, ")
+    assert "; but against b, it is 1.000 higher in matched runs (" in said
+    assert answer(prepare(small(), replace(SMALL, answer="f")), None).startswith("F = a has the lowest mean loss, ")
 
 
 def test_more_is_better_where_the_mapping_says_max() -> None:

@@ -5,7 +5,7 @@ import pandas as pd
 from tlkit.study.report.main_effects import interval_text
 from tlkit.study.report.nuisance import chosen_by
 from tlkit.study.report.section import Shown, capital, cell, number, percent
-from tlkit.study.report.statistics import main_shares, paired, summary, varies
+from tlkit.study.report.statistics import main_shares, paired, summary, unpaired, varies
 from tlkit.study.report.tidy import Factor, Runs
 
 
@@ -30,31 +30,34 @@ def answer(runs: Runs, sizes: Shown | None) -> str:
     known += [] if pd.isna(share) else [f"the factor explains {percent(share)} of the variance"]
     asked = runs.mapping.factors.get(runs.mapping.answer or "", "")
     start = f"{asked} does not vary here, so nothing can be said of it. " if asked in runs.fixed else ""
+    table = paired(runs, factor).set_index("against")
+    behind = table["difference"] if runs.lower else -table["difference"]  # above 0: worse in matched runs
+    rival, which = second[key], "against the next best, "
+    if (behind > 0).any():
+        rival, which = behind.idxmax(), "but against "
+        start += f"where runs are matched, {factor.label} = {rival} is better: "
     start += (
         f"{factor.label} = {first[key]} has the {'lowest' if runs.lower else 'highest'} mean {runs.metric}, "
         f"{number(first['mean'])}{' (' + '; '.join(known) + ')' if known else ''}"
     )
-    return capital(f"{start}; against the next best, {second[key]}, {_against(runs, factor, second[key])}") + (
-        _exceptions(runs, factor, str(first[key]), sizes)
-    )
+    against = _against(runs, table.loc[str(rival)], len(table))
+    return capital(f"{start}; {which}{rival}, {against}") + _exceptions(runs, factor, str(first[key]), sizes)
 
 
-def _against(runs: Runs, factor: Factor, level: object) -> str:
-    """Returns how much better the best level of a factor is than another one, and how sure that is."""
-    table = paired(runs, factor)
-    row = table[table["against"] == str(level)].iloc[0]
+def _against(runs: Runs, row: pd.Series, comparisons: int) -> str:
+    """Returns how much better the best level of a factor is than another one (a row of `paired`), and how sure."""
     if not row["pairs"]:
         return "no run of one matches a run of the other."
     change = f"{number(abs(row['difference']))} {'lower' if row['difference'] < 0 else 'higher'}"
     between = f"95 % interval of the difference {cell(row['low'])} to {cell(row['high'])}; "
     sure = {
         "inconclusive": "inconclusive: the interval holds 0",
-        "no interval": "one replicate: there is no interval",
-        "better": "better than random variation" + (f", not corrected for {len(table)} comparisons" * (len(table) > 1)),
+        "no interval": f"one {'replicate' if runs.replicated else 'pair'} only: there is no interval",
+        "better": "better than random variation" + f", not corrected for {comparisons} comparisons" * (comparisons > 1),
         "worse": "worse than it where they are matched",
     }[row["verdict"]]
     return (
-        f"it is {change} in matched runs ({between if row['low'] == row['low'] else ''}"
+        f"it is {change}{'' if unpaired(runs) else ' in matched runs'} ({between if row['low'] == row['low'] else ''}"
         f"better in {percent(row['probability_of_improvement'])} of {row['pairs']:,} pairs): {sure}."
     )
 

@@ -4,7 +4,7 @@ import pandas as pd
 
 from tlkit.study.report import drawing
 from tlkit.study.report.section import Drawn, LeftOut, Section, Shown, number, own_names
-from tlkit.study.report.statistics import configurations, paired, t_intervals, verdict
+from tlkit.study.report.statistics import configurations, paired, t_intervals, unpaired, verdict
 from tlkit.study.report.tidy import Runs
 
 TOP = 10
@@ -36,15 +36,12 @@ def comparison(runs: Runs) -> Section | LeftOut:
     axes[0].set_xlabel(
         f"difference in {drawing.short(runs.metric, 60)}\n({'below' if runs.lower else 'above'} 0: better)"
     )
-    pairs = "runs with the same replicate and equal levels of all other factors" if runs.replicated else (
-        "runs with equal levels of all other factors; without replicates the interval is over pairs and does not "
-        "reflect replication"
-    )  # fmt: skip
     text = [
-        f"The best level of each factor against each of the others, by differences between {pairs}. The interval is "
-        "Student's t, 95 %; 'inconclusive': it holds 0. Probability of improvement: the share of pairs in which the "
-        "level is better.",
-        f"Comparisons: {len(table)}, not corrected for their number; about 1 in 20 intervals misses its true value.",
+        f"The best level of each factor against each of the others, by differences between {_pairs(runs)}, 95 %; "
+        "'inconclusive': it holds 0. Probability of improvement: the share of pairs in which the level is better.",
+        f"Comparisons: {len(table)}, not corrected for their number, and the best level is picked from the same runs: "
+        "where levels do not differ at all, some 'better' comes up more often than in 1 table of 20, the more often "
+        "the more levels there are.",
     ]
     headings = {
         "label": "factor", "level": "best level", "against": "against", "difference": "difference", "low": "95 % low",
@@ -52,8 +49,20 @@ def comparison(runs: Runs) -> Section | LeftOut:
         "replicates": "replicates", "verdict": "verdict",
     }  # fmt: skip
     tables = [Shown("differences", "Paired differences.", table, headings)]
-    drawn = [Drawn("differences", "Green: better than random variation. Grey: inconclusive or no interval.", figure)]
+    drawn = [Drawn("differences", "Green: better than random variation. Grey: all else.", figure)]
     return Section(title, text, drawn, tables)
+
+
+def _pairs(runs: Runs) -> str:
+    """Returns what is compared with what, and what the interval is."""
+    if unpaired(runs):
+        return "all runs of one and all runs of the other, which nothing pairs. The interval is Welch's t over runs"
+    if runs.replicated:
+        return "runs with the same replicate and equal levels of all other factors. The interval is Student's t"
+    return (
+        "runs with equal levels of all other factors. Without replicates the interval is Student's t over pairs and "
+        "does not reflect replication"
+    )
 
 
 def differences(runs: Runs) -> pd.DataFrame:
@@ -83,7 +92,7 @@ def best(runs: Runs) -> Section | LeftOut:
     setting = ", ".join(f"{factor.label} {row[factor.key]}" for factor in runs.factors)
     beside = f"All runs of that configuration: {others}" if len(same) > 1 else "There is no other of that configuration"
     text = [
-        f"The best single run has {number(row['y'])} ({setting}). {beside}. "
+        f"The best single run of those compared has {number(row['y'])} ({setting}). {beside}. "
         "The best of many runs is also the luckiest: its replicates say what to expect of it.",
         f"Best mean first, of {len(table):,} configurations. The best of many means is optimistic, too.",
     ]

@@ -4,6 +4,7 @@ Intervals are Student's t at 95 % over the means of the replicates (a replicate 
 Where there are not two replicates they are over runs, which says nothing about replication.
 """
 
+import warnings
 from itertools import combinations
 
 import numpy as np
@@ -107,6 +108,7 @@ def interaction_shares(runs: Runs) -> pd.DataFrame:
 def _residual(frame: pd.DataFrame, within: list[str], others: list[str]) -> tuple[float, int]:
     """Returns the residual sum of squares and the rank of a linear model.
 
+    Least squares by hand: of 7,200 runs and fifteen pairs, statsmodels takes a minute and gigabytes for the same sums.
     The cells of `within` are taken out by subtracting their means (Frisch-Waugh), so that their number costs nothing.
 
     Args:
@@ -133,6 +135,7 @@ def paired(runs: Runs, factor: Factor) -> pd.DataFrame:
 
     Columns: level, against, difference (mean over replicates of the mean difference, in the metric's unit), low, high,
     probability_of_improvement (share of pairs in which `level` is better, a tie is half), pairs, replicates, verdict.
+    Where nothing pairs runs, each run of one level is compared with each of the other.
     """
     others = [f.key for f in runs.factors if f != factor] + (["r"] if runs.replicated else [])
     means = summary(runs, [factor.key]).set_index(factor.key)["mean"]
@@ -142,10 +145,35 @@ def paired(runs: Runs, factor: Factor) -> pd.DataFrame:
     )
     rows = []
     for level in wide.columns:
-        if level != best:
+        if level != best and unpaired(runs):
+            a, b = (runs.frame.loc[runs.frame[factor.key] == which, "y"] for which in (best, level))
+            rows.append({"level": str(best), "against": str(level)} | _welch(a, b, runs.lower))
+        elif level != best:
             pairs = (wide[best] - wide[level]).dropna().rename("d").reset_index()
             rows.append({"level": str(best), "against": str(level)} | _difference(pairs, runs))
     return pd.DataFrame(rows)
+
+
+def unpaired(runs: Runs) -> bool:
+    """Returns whether nothing tells which run of one level belongs to which of another: no replicate, no factor."""
+    return not runs.replicated and len(runs.factors) == 1
+
+
+def _welch(a: pd.Series, b: pd.Series, lower: bool) -> dict[str, object]:
+    """Returns what `_difference` does, for runs that nothing pairs: Welch's t, Mann and Whitney's share of pairs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # one run or equal values: there is no interval
+        low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(CONFIDENCE)
+    more = float(stats.mannwhitneyu(a, b).statistic) / (len(a) * len(b))
+    return {
+        "difference": a.mean() - b.mean(),
+        "low": float(low),
+        "high": float(high),
+        "probability_of_improvement": 1 - more if lower else more,
+        "pairs": len(a) * len(b),
+        "replicates": 0,
+        "verdict": verdict(low, high, lower),
+    }
 
 
 def _difference(pairs: pd.DataFrame, runs: Runs) -> dict[str, object]:
