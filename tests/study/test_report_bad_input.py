@@ -63,6 +63,19 @@ def test_missing_columns_are_said_on_the_page_and_on_the_command_line(
     assert "Factors: the table has no column 'gg'" in visible(tmp_path / "out" / "report.html")
 
 
+def test_curves_that_cannot_be_read_are_left_out(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "curves.csv").write_text("run,step,value\na,1,2\n")
+    text = make(little().assign(run="a"), MINIMAL | {"curves": "curves.csv", "columns": {"run": "run"}})
+    assert "Curves left out: " in text and "expected the columns run, epoch, value, got run, step, value" in text
+    assert "Training curves : it needs `curves`" in text
+
+
+def test_words_that_mean_no_value_elsewhere_are_levels_and_named(make: Make) -> None:
+    table = little()
+    table.loc[0, "f"] = "NaN"
+    assert "F has levels called NaN; where that means no value, leave the cell empty." in make(table, MINIMAL)
+
+
 def test_names_are_shown_as_they_are_written(make: Make, tmp_path: Path) -> None:
     evil = "</script><script>document.title='hacked'</script>"
     table = little().rename(columns={"f": evil, "loss": "lo$s_{x"})

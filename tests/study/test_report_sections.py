@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from study_tables import CLASSIFICATION, COMPUTE, RESTORATION, classification, compute, curves, restoration
 
-from tlkit.study.report import costs, domains, protocols, training, write_report, writing
+from tlkit.study.report import costs, distributions, domains, protocols, training, write_report, writing
 from tlkit.study.report.answer import most_important
 from tlkit.study.report.drawing import colours, unknown_signs
-from tlkit.study.report.mapping import TableMapping
+from tlkit.study.report.mapping import NUMBER_ROLES, TableMapping
 from tlkit.study.report.section import Section, Shown, percent
 from tlkit.study.report.tidy import Runs, prepare
 
@@ -64,7 +64,7 @@ def test_a_name_may_be_that_of_something_else(
     write_report(table, made, tmp_path / "out", title="t", command="cmd")
     shown = pd.read_csv(tmp_path / "out" / "tables" / "compute.csv")
     assert len(shown) == 3 * 2 * 2 * 3
-    assert shown["runs"].tolist() == [3] * len(shown)
+    assert shown["seconds per epoch runs"].tolist() == [3] * len(shown)
     assert shown["seconds per epoch"].sum() == pytest.approx(table["seconds"].sum() / 10 / 3)
     assert not shown.columns.str.contains(r"\.1$").any()  # pandas marks names that come twice
 
@@ -158,3 +158,55 @@ def test_a_figure_says_what_its_bars_are_and_that_levels_are_not_to_scale() -> N
     assert layers.figures[0].figure.axes[0].get_xlabel() == "layers transferred"  # 4, 5, 6, 7
     once: Any = protocols.protocols(prepare(classification().query("split == 'A'"), mapped(CLASSIFICATION)))
     assert once.figures[0].figure.get_supxlabel() == "bars: 95 % t-intervals over runs, not over replicates"
+
+
+@pytest.mark.parametrize("role", sorted(set(NUMBER_ROLES) - {"selected_by"}))
+def test_runs_without_a_value_in_a_role_are_counted(role: str) -> None:
+    table = pd.DataFrame({"part": list("ab") * 3, "y": range(6), "role": [1.0, np.inf, np.nan, 1.0, 2.0, 3.0]})
+    runs = prepare(table, TableMapping("y", "min", {"part": "part"}, columns={role: ("role",)}))
+    assert f"columns.{role}: 2 of 6 runs have no finite value; its section is about the others" in runs.remarks
+    complete = prepare(table.assign(role=1.0), TableMapping("y", "min", {"part": "part"}, columns={role: ("role",)}))
+    assert not any(role in remark for remark in complete.remarks)
+
+
+def test_an_epoch_costs_what_those_cost_that_were_measured() -> None:
+    table = compute()
+    table.loc[table["repeat"] == 0, "joules"] = np.nan
+    section: Any = costs.compute(prepare(table, mapped(COMPUTE)))
+    shown = section.tables[0].frame
+    assert set(shown["seconds per epoch runs"]) == {3} and set(shown["joules per epoch runs"]) == {2}
+
+
+@pytest.mark.parametrize(
+    ("metric", "roles", "there"),
+    [
+        ("seconds_train", {"seconds": "seconds"}, False),  # time against time
+        ("seconds_train", {"seconds": "seconds", "joules": "joules"}, True),
+        ("joules", {"joules": "joules"}, False),
+        ("loss", {"seconds": "seconds"}, True),
+    ],
+)
+def test_a_cost_is_not_drawn_against_itself(metric: str, roles: dict[str, str], there: bool) -> None:
+    table = compute().assign(seconds_train=lambda t: t["seconds"] - 1, loss=1.0)
+    mapping = replace(mapped(COMPUTE | {"columns": roles}), metric=metric)
+    section = costs.front(prepare(table, mapping))
+    assert isinstance(section, Section) == there
+    if isinstance(section, Section):
+        assert f"The cost: `{'joules' if 'joules' in roles else 'seconds'}`." in section.text[0]
+
+
+def test_a_pair_that_is_not_drawn_is_named() -> None:
+    runs = prepare(
+        compute().assign(batch=lambda t: np.arange(len(t)) % 21, one="x"),
+        replace(
+            mapped(COMPUTE),
+            factors={"frozen": "frozen part", "batch": "batch size", "one": "One"},
+            pairs=(("frozen", "batch"), ("frozen", "one")),
+        ),
+    )
+    section: Any = distributions.distributions(runs)
+    assert len(section.figures) == 1
+    assert section.text[1] == (
+        "Pairs left out: frozen part × batch size (more than 60 cells); "
+        "frozen part × One (a factor without two levels)."
+    )

@@ -10,6 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 import tlkit
+from tlkit.errors import UserError
 from tlkit.study.report import (
     answer,
     comparison,
@@ -48,7 +49,12 @@ def report_table(table: Path, mapping: Path, out: Path, command: str) -> tuple[P
     writing.check_out(out)
     frame = read_table(table)
     meaning = read_mapping(mapping, list(frame))
-    curves = read_curves(meaning.curves) if meaning.curves else None
+    curves = None
+    if meaning.curves:
+        try:
+            curves = read_curves(meaning.curves)
+        except UserError as error:
+            meaning = replace(meaning, missing=(*meaning.missing, f"curves left out: {error}"))
     return write_report(frame, meaning, out, title=table.stem, command=command, curves=curves)
 
 
@@ -86,7 +92,7 @@ def write_report(
         sections = [
             comparison.comparison(chosen),
             comparison.best(chosen),
-            nuisance.nuisance(runs),
+            *([nuisance.nuisance(runs)] if mapping.nuisance else []),
             main_effects.main_effects(runs, chosen),
             main_effects.interactions(runs),
             distributions.distributions(runs),

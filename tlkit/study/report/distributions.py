@@ -30,7 +30,8 @@ def distributions(runs: Runs) -> Section | LeftOut:
     scale = _Scale(runs.frame["y"], max(len(factor.levels) for factor in runs.factors))
     text = [
         f"{capital(runs.metric)}: histograms with kernel density (Gaussian, Scott's rule), each row with its own "
-        f"height; the dark tick is the median, n the number of runs. {scale.text}"
+        f"height; the dark tick is the median, n the number of runs. {scale.text}",
+        *_pairs_left_out(runs),
     ]
     figures = [Drawn("distributions", "One panel per factor, one row per level.", _draw_factors(runs, scale))]
     for place, (rows, columns) in enumerate(_pairs(runs)):
@@ -119,12 +120,27 @@ def _count(
 def _pairs(runs: Runs) -> list[tuple[Factor, Factor]]:
     """Returns the pairs that the mapping names, else that with the strongest interaction; few enough cells only."""
     named = [(runs.factor(a), runs.factor(b)) for a, b in runs.mapping.pairs]
-    pairs = [(a, b) for a, b in named if a and b]
+    pairs = [(a, b) for a, b in named if a and b and _legible(a, b)]
     if not runs.mapping.pairs and len(runs.factors) > 1:
         names = {factor.key: factor for factor in runs.factors}
         pairs = [(names[a], names[b]) for a, b in interaction_shares(runs)[["a", "b"]].itertuples(index=False)]
-        pairs = [pair for pair in pairs if len(pair[0].levels) * len(pair[1].levels) <= CELLS][:1]
-    return [pair for pair in pairs if len(pair[0].levels) * len(pair[1].levels) <= CELLS]
+        pairs = [pair for pair in pairs if _legible(*pair)][:1]
+    return pairs
+
+
+def _legible(rows: Factor, columns: Factor) -> bool:
+    return len(rows.levels) * len(columns.levels) <= CELLS
+
+
+def _pairs_left_out(runs: Runs) -> list[str]:
+    """Returns which pairs that the mapping names are not drawn, and why; one sentence, or none."""
+    labels, said = runs.mapping.factors, []
+    for names in runs.mapping.pairs:
+        rows, columns = (runs.factor(name) for name in names)
+        if not rows or not columns or not _legible(rows, columns):
+            why = f"more than {CELLS} cells" if rows and columns else "a factor without two levels"
+            said.append(f"{' × '.join(labels.get(name, name) for name in names)} ({why})")
+    return [f"Pairs left out: {'; '.join(said)}."] if said else []
 
 
 def _draw_pair(runs: Runs, rows: Factor, columns: Factor, scale: _Scale) -> Figure:
@@ -187,11 +203,11 @@ def tails(runs: Runs) -> Section | LeftOut:
         drawing.level_axis(panel, factor)
         drawing.with_intervals(panel, rows, factor, value="fraction", color=drawing.OKABE_ITO[1], linestyle="")
         panel.axhline(100 * (table["fraction"] * table["n"]).sum() / table["n"].sum(), color=drawing.GREY, linewidth=1)
-    figure.supylabel(f"models worse than {named} (%)", fontsize=9)
+    figure.supylabel(f"runs worse than {named} (%)", fontsize=9)
     drawing.from_zero(axes)
     text = [
-        f"How likely is a bad model? A model is worse if its {runs.metric} is {worse} {named} ({origin}). "
-        "Grey: the fraction of all models. Interval: "
+        f"How likely is a bad run? One is worse if its {runs.metric} is {worse} {named} ({origin}). "
+        "Grey: the fraction of all runs. Interval: "
         + ("Student's t over replicates; where these agree, " if runs.replicated else "")
         + "Wilson's over runs, which ignores replication."
     ]
@@ -199,6 +215,6 @@ def tails(runs: Runs) -> Section | LeftOut:
         "label": "factor", "level": "level", "n": "runs", "fraction": "fraction worse", "low": "95 % low",
         "high": "95 % high",
     }  # fmt: skip
-    shown = Shown("tail_risk", f"Fraction of models worse than {named}.", table.assign(threshold=limit), headings)
-    drawn = Drawn("tail_risk", "Fraction of models worse than the threshold, per level.", figure)
+    shown = Shown("tail_risk", f"Fraction of runs worse than {named}.", table.assign(threshold=limit), headings)
+    drawn = Drawn("tail_risk", "Fraction of runs worse than the threshold, per level.", figure)
     return Section("Tail risk", text, [drawn], [shown])
