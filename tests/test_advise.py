@@ -92,6 +92,8 @@ def test_the_cell_of_size_and_similarity_and_the_caveat_are_always_there(
     flat = in_one_line(text)
     assert size in flat and advice in flat and "Lecture 10" in flat
     assert row_text(text, "freeze") == frozen
+    later = advice == "fine-tune a few of the later layers"  # of which the notes say how
+    assert ("How: the classifier first" in flat, "GradualUnfreezing; LinearProbeThenFineTune" in flat) == (later, later)
     assert "caveat of scale" in flat and "Fashion-MNIST" in flat and "common practice" in flat
 
 

@@ -65,6 +65,7 @@ def test_the_best_level_of_each_factor_at_the_nearest_size_with_its_intervals(
     table = runs()
     text = said(capsys, 20, *saved(tmp_path, table))
     assert "At examples per class 10, the nearest to 20 of 10, 100: 16 runs, 4 replicates" in text
+    assert "chosen by test accuracy itself, so its value is optimistic: runs that had no part" in " ".join(text.split())
     small = table[table["examples"] == 10]
     means = small.groupby(["layers", "seed"])["accuracy"].mean().unstack(0)
     assert row(text, "layers transferred") == ["5", interval(means[5]), "7", interval(means[5] - means[7]), "yes"]

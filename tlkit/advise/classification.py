@@ -77,6 +77,7 @@ def _two_by_two(question: Question) -> list[str]:
     return [
         f"{size} images per class, and {'similar' if question.similar else 'different'}: {cell.advice}.",
         f"Why: {cell.why}.",
+        cell.how and f"How: {cell.how}.",
         f"{cell.beside}.",
         "Lecture 10, Training Neural Networks II, 10.3.1, after Justin Johnson 2022; the bound is ours, after the tens "
         "of samples per class that 10.3.3 calls small.",

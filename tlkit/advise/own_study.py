@@ -137,8 +137,9 @@ def _caveats(runs: Runs, chosen: Runs) -> list[str]:
     over = "over the means of the replicates" if runs.replicated else "over runs"
     said = [
         f"Intervals are Student's t {over}; differences are between runs of equal replicate and equal levels of all "
-        "other factors; inconclusive: the interval holds 0. The best of several is optimistic, and says nothing of "
-        "what was not varied."
+        f"other factors; inconclusive: the interval holds 0. The best was chosen by {runs.metric} itself, so its value "
+        "is optimistic: runs that had no part in the choice, of other seeds or splits, show what it is worth. Nothing "
+        "is said of what was not varied."
     ]
     if len(chosen.factors) > 1:
         said.append("Each row is an average over the levels of the other factors.")

@@ -19,11 +19,13 @@ class Regime:
         advice: what it says.
         why: the reason.
         beside: how it goes with what Plested & Gedeon measured, and which of them the experiment follows.
+        how: it is done, as the notes say before the table (figure 10.25); empty where there is nothing to say.
     """
 
     advice: str
     why: str
     beside: str
+    how: str = ""
 
 
 REGIMES = {
@@ -36,6 +38,8 @@ REGIMES = {
         "fine-tune a few of the later layers, the early ones frozen",
         "early layers are general, later ones hold the details that differ",
         "Table 2 freezes one layer or none, for more did harm; the experiment follows it",
+        "the classifier first, then later layers one after another at about a tenth of its rate (GradualUnfreezing; "
+        "LinearProbeThenFineTune thaws all at once)",
     ),
     (False, False): Regime(
         "fine-tune a larger part of the network",
