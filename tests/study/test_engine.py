@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from parsl.executors.high_throughput.errors import WorkerLost
+from pools import starts
 from studies import toy_study
 
 from tlkit import runs, stage_run
+from tlkit.cli import main
 from tlkit.errors import UserError
 from tlkit.experiment import plan as plan_stage
 from tlkit.study.engine import LOSSES, carry_out
@@ -35,8 +37,11 @@ def test_every_stage_once_and_a_second_start_does_nothing(tmp_path, capsys):
     assert (outcome.done, outcome.failed) == (3, {})
     written = {path: path.stat().st_mtime_ns for path in (study.root / "toys").glob("*/result.json")}
     assert len(written) == 3
-    assert capsys.readouterr().out.strip().splitlines()[-1].startswith("3/3 done, 0 running, 0 failed")
+    line = capsys.readouterr().out.strip().splitlines()[-1]
+    assert line.startswith("3/3 done, 0 running, 0 failed") and " · best val/accuracy " in line
     assert carry_out(study, "inline").done == 3
+    again = capsys.readouterr().out.strip()
+    assert again == f"3/3 done, 0 running, 0 failed · {line.rpartition(' · ')[2]}"  # the best is that of all
     assert written == {path: path.stat().st_mtime_ns for path in (study.root / "toys").glob("*/result.json")}
 
 
@@ -91,6 +96,19 @@ def test_a_failure_leaves_log_and_traceback_and_the_others_go_on(tmp_path, capsy
     assert sorted(path.name for path in (left / second[:8]).iterdir()) == ["reason.txt"]
     assert f"failed: pretrain {first[:8]}" in capsys.readouterr().out
     assert not list((study.root / "toys").glob(f"transfer-{second[:8]}*"))
+    assert sorted(starts(study)) == [1, 1, 1]  # an error of the run itself would come again: it is not tried twice
+
+
+def test_a_study_with_failures_ends_with_their_number(write, tmp_path, capsys):
+    write(**{"pretrain": {"layers": 0}, "trainer.callbacks": []})
+    file = tmp_path / "study.yaml"
+    text = "name: toys\ngoal: Does it fail?\nbase: toy.yaml\nscientific: {data.bad_row: [null, 3]}\n"
+    file.write_text(text + "metric: {name: test/accuracy, mode: max}\n")
+    with pytest.raises(SystemExit) as ended:
+        main(["study", "run", str(file), "--engine", "inline"])
+    assert ended.value.code == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"1 stages failed; tlkit study status {file} says where their logs are"
 
 
 def test_a_damaged_run_is_set_aside_and_run_again(tmp_path, caplog):

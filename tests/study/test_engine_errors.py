@@ -45,6 +45,10 @@ EXECUTOR = "parsl: {class_path: parsl.config.Config, init_args: {executors: [{cl
 WRONG = {
     "": r"expected the keys parsl, runs_per_worker, worker_gib, got NoneType",
     "parsl: {}\nworkers: 3": r"expected the keys .*, got parsl, workers",
+    "parsl: {}\nruns_per_worker: many": r"runs_per_worker: expected a number above 0, or null .*, got 'many'",
+    "parsl: {}\nruns_per_worker: -1": r"runs_per_worker: expected a number above 0, or null for no limit, got -1",
+    "parsl: {}\nworker_gib: 2GB": r"worker_gib: expected a number above 0, or null for no limit, got '2GB'",
+    "parsl: {}\nworker_gib: true": r"worker_gib: expected a number .*, got True",
     "parsl: {class_path: parsl.config.Config, init_args: {retires: 3}}": r"parsl: parsl.config.Config .*retires",
     EXECUTOR % "parsl.executors.HighTroughputExecutor": r"parsl.executors\[0\]: .*HighTroughputExecutor cannot be made",
     EXECUTOR % "parsl.executors.threads.ThreadPoolExecutor": r"main thread, got ThreadPoolExecutor",
@@ -62,7 +66,8 @@ def test_a_wrong_file_is_refused_with_its_name(tmp_path, text):
 
 
 def test_a_file_that_is_not_there_and_a_walltime_of_another_form(tmp_path):
-    assert "No such file" in refused(tmp_path, tmp_path / "engine.yaml")
+    message = refused(tmp_path, Path("slurm"))
+    assert "No such file" in message and f"examples: {ENGINES / 'local.yaml'}, " in message
     message = refused(tmp_path, change("slurm", tmp_path, walltime="1-00:00:00"))
     assert "walltime: expected HH:MM:SS, got 1-00:00:00" in message
 

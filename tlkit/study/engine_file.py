@@ -11,6 +11,8 @@ from tlkit.study.accelerators import visible
 
 DEFAULTS: dict[str, Any] = {"runs_per_worker": 500, "worker_gib": None}
 """Limits of the workers where no file says otherwise."""
+EXAMPLES = Path(__file__).parents[2] / "configs" / "engines"
+"""Come with the sources, not with an installed package."""
 GIB_PER_WORKER = 2.0  # torch, a small network and its data
 
 
@@ -25,9 +27,14 @@ def read(engine: Path) -> tuple[Any, dict[str, Any]]:
         if not isinstance(content, dict) or "parsl" not in content or content.keys() - {"parsl", *DEFAULTS}:
             got = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
             raise ValueError(f"expected the keys parsl, {', '.join(DEFAULTS)}, got {got}")
-        return _build(content["parsl"], "parsl"), {key: content.get(key, DEFAULTS[key]) for key in DEFAULTS}
+        limits = {key: content.get(key, DEFAULTS[key]) for key in DEFAULTS}
+        for key, limit in limits.items():
+            if limit is not None and (type(limit) not in (int, float) or not limit > 0):
+                raise ValueError(f"{key}: expected a number above 0, or null for no limit, got {limit!r}")
+        return _build(content["parsl"], "parsl"), limits
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise UserError(f"{engine}: {error}; configs/engines has examples") from error
+        examples = ", ".join(map(str, sorted(EXAMPLES.glob("*.yaml")))) or "configs/engines in the sources of tlkit"
+        raise UserError(f"{engine}: {error}; examples: {examples}") from error
 
 
 def this_machine(accelerated: bool) -> Any:
