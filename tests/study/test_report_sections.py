@@ -1,5 +1,6 @@
 """Single sections of a report: what is drawn and shown, and names that are called as something else."""
 
+import json
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 from study_tables import CLASSIFICATION, COMPUTE, RESTORATION, classification, compute, curves, restoration
 
-from tlkit.study.report import costs, distributions, domains, protocols, training, write_report, writing
+from tlkit.study.report import costs, distributions, domains, explore, protocols, training, write_report, writing
 from tlkit.study.report.answer import most_important
 from tlkit.study.report.drawing import colours, unknown_signs
 from tlkit.study.report.mapping import NUMBER_ROLES, TableMapping
@@ -210,3 +211,15 @@ def test_a_pair_that_is_not_drawn_is_named() -> None:
         "Pairs left out: frozen part × batch size (more than 60 cells); "
         "frozen part × One (a factor without two levels)."
     )
+
+
+def test_the_page_calls_seconds_and_joules_as_the_table_does() -> None:
+    columns = {"seconds": ("seconds_train",), "joules": ("joules_train",), "memory": ("memory",)}
+    table = compute().assign(loss=1.0).rename(columns={"seconds": "seconds_train", "joules": "joules_train"})
+    runs = prepare(table, replace(mapped(COMPUTE), metric="loss", columns=columns))
+    assert [column["label"] for column in json.loads(explore.page_data(runs, []))["columns"]] == [
+        "seconds_train", "joules_train", "peak memory (GiB)",
+    ]  # fmt: skip
+    assert list(explore.runs_table(runs).frame)[-3:] == ["seconds_train", "joules_train", "memory"]
+    timed = prepare(table, replace(mapped(COMPUTE), metric="seconds_train", columns=columns))
+    assert list(explore.runs_table(timed).frame)[-3:] == ["seconds (role)", "joules_train", "memory"]

@@ -10,6 +10,7 @@ from tlkit.study.report.tidy import Runs, exact
 
 GIB = 2.0**30
 
+OWN = ("seconds", "joules")  # under the table's own name, which says of what they are
 EXTRA = {
     "seconds": "seconds", "joules": "joules", "memory": "peak memory (GiB)", "train_loss": "training loss",
     "val_loss": "validation loss", "best_epoch_fraction": "best epoch / epochs",
@@ -41,7 +42,7 @@ def page_data(runs: Runs, shown_first: list[str]) -> str:
         "replicate": frame["r"].tolist() if "r" in frame else None,
         "replicateLabel": runs.mapping.replicate,
         "columns": [
-            {"label": EXTRA[role], "values": _numbers(frame[role] / (GIB if role == "memory" else 1))}
+            {"label": _label(runs, role), "values": _numbers(frame[role] / (GIB if role == "memory" else 1))}
             for role in EXTRA
             if role in frame
         ],
@@ -49,6 +50,11 @@ def page_data(runs: Runs, shown_first: list[str]) -> str:
     }
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _label(runs: Runs, role: str) -> str:
+    """Returns the name of a column on the page."""
+    return runs.mapping.columns[role][0] if role in OWN else EXTRA[role]
 
 
 def _numbers(column: pd.Series) -> list[float | None]:
@@ -60,7 +66,11 @@ def runs_table(runs: Runs) -> Shown:
     names = {exact(runs.frame, factor): factor.column for factor in runs.factors} | {"y": runs.mapping.metric}
     if runs.mapping.replicate and "r" in runs.frame:
         names["r"] = runs.mapping.replicate
-    extra = [name for name in (*EXTRA, "run") if name in runs.frame]
     taken = set(names.values())
-    table = runs.frame[[*names, *extra]].rename(columns={name: f"{name} (role)" for name in extra if name in taken})
-    return Shown("runs", "All runs that the report is about.", table.rename(columns=names), rows=0)
+    for role in (*EXTRA, "run"):
+        if role in runs.frame:
+            name = _label(runs, role) if role in OWN else role
+            names[role] = f"{role} (role)" if name in taken else name
+            taken.add(names[role])
+    table = runs.frame[list(names)].rename(columns=names)
+    return Shown("runs", "All runs that the report is about.", table, rows=0)
