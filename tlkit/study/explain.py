@@ -34,15 +34,19 @@ def explain(planned: Planned, found: dict[str, Found], id_: str) -> list[str]:
     Args:
         planned: the study.
         found: id -> what has become of a stage, of the plan's and of earlier ones.
-        id_: identity of the stage, or its first characters.
+        id_: identity of the stage, or its first characters; as the name of a run directory, ``transfer-8d6c1f8c``, too.
 
     Raises:
         UserError: no stage, or several, begin so.
     """
-    named = [stage for stage in planned.plan.stages.values() if stage.id.startswith(id_)]
+    beginning = id_.removeprefix("pretrain-").removeprefix("transfer-")
+    named = [stage for stage in planned.plan.stages.values() if stage.id.startswith(beginning)]
     if len(named) != 1:
         some = ", ".join(f"{stage.stage}-{stage.id[:8]}" for stage in (named or list(planned.plan.stages.values()))[:8])
-        raise UserError(f"--explain: expected the beginning of one id, got {id_} of {len(named)}; such as {some}")
+        raise UserError(
+            f"--explain: expected the beginning of one id, got {id_} of {len(named)}; such as {some}; "
+            f"tlkit study table {planned.study.path} lists all"
+        )
     return _explain(planned, found, named[0])
 
 
