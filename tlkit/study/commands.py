@@ -69,7 +69,7 @@ def run_study(args: Sequence[str]) -> None:
     if scaling := scaling_command.scaling_study(given.file, given.runs):
         return scaling_command.run(scaling, given)
     from tlkit.study.engine import carry_out
-    from tlkit.study.estimate import estimate, over_budget
+    from tlkit.study.estimate import estimate, over_budget, unchecked_budget
     from tlkit.study.plan import plan_study
     from tlkit.study.state import states
     from tlkit.study.table import study_table, write_table
@@ -80,6 +80,8 @@ def run_study(args: Sequence[str]) -> None:
     expected = estimate(planned.study, plan, found)
     if excess := over_budget(planned.study, plan, expected):
         raise UserError(f"{'; '.join(excess)}; raise the budget, or leave combinations out with `where`")
+    for note in unchecked_budget(planned.study, expected):
+        print(f"note: {note}", flush=True)
     engine = Path(given.engine) if given.engine and given.engine != "inline" else given.engine
     outcome = carry_out(plan, engine, expected.stages)
     files = write_table(study_table(planned), plan.root / plan.name)

@@ -73,14 +73,23 @@ def duration(found: Found) -> float:
 
 
 def over_budget(study: Study, plan: StudyPlan, expected: Estimate) -> list[str]:
-    """Returns what a study would take beyond its budget, one sentence each."""
-    hours = (expected.seconds + expected.done_seconds) / 3600 if expected.seconds is not None else None
-    size = (expected.bytes + expected.done_bytes) / 1e9 if expected.bytes is not None else None
+    """Returns what a study would take beyond its budget at least, one sentence each."""
+    hours = (sum(expected.stages.values()) + expected.done_seconds) / 3600
+    size = ((expected.bytes or 0.0) + expected.done_bytes) / 1e9
     taken = {"stages": float(len(plan.stages)), "hours": hours, "gigabytes": size}
     return [
-        f"budget.{name}: {limit:g}, the study takes {value:.4g}"
+        f"budget.{name}: {limit:g}, the study takes {taken[name]:.4g}"
         for name, limit in study.budget.items()
-        if (value := taken[name]) is not None and value > limit
+        if taken[name] > limit
+    ]
+
+
+def unchecked_budget(study: Study, expected: Estimate) -> list[str]:
+    """Returns which parts of the budget cannot be compared with anything yet, one sentence each."""
+    return [
+        f"budget.{name} is not checked: no stage of some kind has been measured; once one has, plan or run it again"
+        for name in study.budget
+        if name != "stages" and expected.seconds is None
     ]
 
 

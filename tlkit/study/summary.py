@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from tlkit.study.estimate import Estimate, estimate, over_budget, width
+from tlkit.study.estimate import Estimate, estimate, over_budget, unchecked_budget, width
 from tlkit.study.plan import Planned
 from tlkit.study.spec import Factor, label
 from tlkit.study.state import Found
@@ -31,7 +31,7 @@ def summary(planned: Planned, found: dict[str, Found]) -> list[str]:
     expected = estimate(study, plan, found)
     lines.append(f"  {_expected(expected, bool(todo))}")
     lines += [f"  over budget: {excess}" for excess in over_budget(study, plan, expected)]
-    lines += [f"  note: {note}" for note in study.notes]
+    lines += [f"  note: {note}" for note in (*unchecked_budget(study, expected), *study.notes)]
     return lines
 
 

@@ -1,0 +1,72 @@
+"""What a study will take: how much can run at once, seconds and bytes from what was measured, and its budget."""
+
+from pathlib import Path
+
+import pytest
+from conftest import Write
+from test_study_plan import STUDY, finish, say, transfers
+
+from tlkit.errors import UserError
+from tlkit.study.estimate import estimate, over_budget, width
+from tlkit.study.plan import plan_study
+from tlkit.study.state import states
+
+
+@pytest.fixture
+def study(write: Write, tmp_path: Path) -> Path:
+    write()
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+def test_how_many_stages_can_run_at_once(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    levels = STUDY.partition("scientific")[0] + "scientific: {pretrain.layers: [0, 1, 2]}\n"
+    study.write_text(levels + "replicates: {seed_everything: [0, 1]}\nmetric: {name: test/accuracy, mode: max}\n")
+    planned = plan_study(study)  # for each seed one pretrain, which two of three transfers start from
+    assert "4 stages can start at once, up to 6 can run at the same time" in say(capsys, "plan", study)
+    assert width(planned.plan.stages.values()) == 6
+    for id_, stage in planned.plan.stages.items():
+        if stage.stage == "pretrain":
+            finish(planned, id_)
+    assert "6 stages can start at once, up to 6 can run at the same time" in say(capsys, "plan", study)
+    finish(planned, transfers(planned, **{"pretrain.layers": 1})[0])
+    assert "5 stages can start at once, up to 5 can run at the same time" in say(capsys, "plan", study)
+
+
+def test_the_budget_is_checked_once_something_is_measured(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study.write_text(STUDY + "budget: {stages: 20, hours: 0.055, gigabytes: 0.039}\n")  # of 200 s and 0.04 GB
+    text = say(capsys, "plan", study)
+    assert "note: budget.hours is not checked" in text and "note: budget.gigabytes is not checked" in text
+    planned = plan_study(study)
+    one_of_each = {stage.stage: stage.id for stage in planned.plan.stages.values()}
+    for id_ in one_of_each.values():
+        run = finish(planned, id_)
+        taken = sum(file.stat().st_size for file in run.rglob("*") if file.is_file())
+        (run / "checkpoints").mkdir(exist_ok=True)
+        (run / "checkpoints" / "best.ckpt").write_bytes(bytes(2_000_000 - taken))
+    stages = planned.plan.stages
+    found = states(planned.plan.root, "toys", [(stage.stage, stage.id) for stage in stages.values()])
+    expected = estimate(planned.study, planned.plan, found)
+    assert (expected.measured, expected.seconds, expected.done_seconds) == (2, 180, 20)
+    assert (expected.bytes, expected.done_bytes) == (36e6, 4e6)
+    excess = ["budget.hours: 0.055, the study takes 0.05556", "budget.gigabytes: 0.039, the study takes 0.04"]
+    assert over_budget(planned.study, planned.plan, expected) == excess
+    assert all(f"over budget: {one}" in say(capsys, "plan", study) for one in excess)
+    with pytest.raises(UserError, match="; ".join(excess)):
+        say(capsys, "run", study)
+    study.write_text(STUDY + "budget: {stages: 20, hours: 0.056, gigabytes: 0.041}\n")
+    assert "budget" not in say(capsys, "plan", study)
+    study.write_text(STUDY + "budget: {stages: 19}\n")
+    assert "over budget: budget.stages: 19, the study takes 20" in say(capsys, "plan", study)
+
+
+def test_a_budget_that_is_spent_is_over_whatever_the_rest_takes(study: Path) -> None:
+    study.write_text(STUDY + "budget: {hours: 0.01}\n")
+    planned = plan_study(study)
+    for id_ in transfers(planned)[:4]:
+        finish(planned, id_)  # no pretrain is measured: 12 transfers take 120 s, more than 36 s
+    found = states(planned.plan.root, "toys", [(stage.stage, stage.id) for stage in planned.plan.stages.values()])
+    expected = estimate(planned.study, planned.plan, found)
+    assert expected.seconds is None
+    assert over_budget(planned.study, planned.plan, expected) == ["budget.hours: 0.01, the study takes 0.03333"]
