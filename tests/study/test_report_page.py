@@ -7,11 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pandas as pd
 import pytest
 from selenium import webdriver
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
 from study_tables import RESTORATION, restoration, save
 
 from tlkit.study.report import report_table
@@ -148,10 +151,10 @@ def test_a_filter_takes_less_than_half_a_second(browser: webdriver.Chrome, page:
         document.querySelector('#filters input').click();
         requestAnimationFrame(() => setTimeout(() => done(performance.now() - start)));
     """
-    assert min(browser.execute_async_script(clicked) for _ in range(4)) < 500  # milliseconds; of four, the others wait
+    assert median(browser.execute_async_script(clicked) for _ in range(5)) < 500  # milliseconds
     searched = clicked.replace("#filters input').click()", "#search').dispatchEvent(new Event('input'))")
     browser.execute_script("document.getElementById('search').value = '0.0'")
-    assert min(browser.execute_async_script(searched) for _ in range(4)) < 500
+    assert median(browser.execute_async_script(searched) for _ in range(5)) < 500
 
 
 @needs_chromium
@@ -202,4 +205,11 @@ def test_7200_rows_take_20_seconds_of_a_core_and_a_gigabyte(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     seconds, _, kibibytes, _ = done.stdout.split()[-4:]
     assert float(seconds) < 20  # of a processor: what a free machine takes by the clock
+    runs = restoration()
+    formula = "loss ~ " + " + ".join(f"C({column})" for column in RESTORATION["factors"])
+    anova = anova_lm(ols(formula, runs).fit(), typ=2)["sum_sq"] / ((runs["loss"] - runs["loss"].mean()) ** 2).sum()
+    shares = pd.read_csv(tmp_path / "out" / "tables" / "effects.csv").groupby("factor")["eta_squared"].first()
+    assert len(shares) == 6
+    for column, share in shares.items():
+        assert share == pytest.approx(anova[f"C({column})"], rel=1e-6)
     assert int(kibibytes) < 1e9 / 1024  # the highest; that of wait4 is the parent's where the parent had more
