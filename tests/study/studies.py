@@ -1,4 +1,4 @@
-"""A tiny study, planned by hand: pretrains, and transfers that start from them."""
+"""A tiny study, planned by hand or from a file: pretrains, and transfers that start from them."""
 
 import pickle
 import signal
@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
 from conftest import toy_experiment
 
+from tlkit.study.plan import Planned, plan_study
 from tlkit.study.planned import PlannedStage, StudyPlan
 
 
@@ -31,6 +33,24 @@ def toy_study(tmp_path: Path, variants: list[dict[str, Any]], threads: int = 1) 
     finally:
         torch.set_num_threads(before)
     return StudyPlan("toys", tmp_path / "runs", stages, threads)
+
+
+def written_study(tmp_path: Path, seeds: int, changes: dict[str, Any]) -> Planned:
+    """Returns the study of a file: for each seed a pretrain and a transfer of the tiny experiment, with changes."""
+    from tlkit.paths import override
+
+    study = {
+        "name": "toys",
+        "goal": "Is it the same everywhere?",
+        "base": "toy.yaml",
+        "scientific": {"pretrain.layers": [2]},
+        "replicates": {"seed_everything": [*range(seeds)]},
+        "metric": {"name": "test/accuracy", "mode": "max"},
+    }
+    tmp_path.mkdir(exist_ok=True)
+    for name, content in (("toy", override(toy_experiment(tmp_path), changes)), ("study", study)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return plan_study(tmp_path / "study.yaml")
 
 
 if __name__ == "__main__":  # a driver of its own: python studies.py PLAN ENGINE
