@@ -114,6 +114,20 @@ def test_every_file_the_documents_name_exists() -> None:
             assert (ROOT / path).exists(), path
 
 
+DOCUMENTS = [
+    path
+    for pattern in ("*.md", "docs/*.md", "callbacks/*.md", "benchmarks/**/*.md", "configs/**/*.md")
+    for path in sorted(ROOT.glob(pattern))
+]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_of_a_document_leads_to_a_file(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", document.read_text())
+    inside = [link for link in links if not link.startswith(("https://", "http://", "mailto:"))]
+    assert [link for link in inside if not (document.parent / link).exists()] == []
+
+
 @pytest.mark.parametrize(("document", "folder"), [("README.md", "."), ("docs/study.md", "configs/studies")])
 def test_the_studies_of_the_documents_are_read(document: str, folder: str, tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
