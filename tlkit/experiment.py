@@ -104,6 +104,10 @@ class Planner:
         config = self._complete(config)
         return _once(self._stages, name + _key(config), lambda: self._stage(config, name))
 
+    def anew(self) -> "Planner":
+        """Returns one that remembers what configurations mean, but looks at data and checkpoint files again."""
+        return Planner(self._parsed, self._completed)
+
     def parse(self, config: Config) -> Config:
         """Returns a configuration with overrides checked and defaults filled in, section by section."""
         keys = {section: (section, _key(value)) for section, value in config.items()}

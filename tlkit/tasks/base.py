@@ -223,7 +223,12 @@ class Task(LightningModule, ABC):
 
     def _start(self, domains: list[str]) -> None:
         self._require_normalisation()
-        self._meters = [Meter(domain, self.metrics().to(self.device)) for domain in domains]
+        # Those of the epoch before, if there are as many: building them takes as long as validating some batches.
+        kept = [meter.metrics for meter in self._meters] if len(self._meters) == len(domains) else []
+        for metrics in kept:
+            metrics.reset()
+        new = kept or [self.metrics() for _ in domains]
+        self._meters = [Meter(domain, some.to(self.device)) for domain, some in zip(domains, new, strict=True)]
 
     def _evaluate(self, meter: Meter, batch: Batch, what: str) -> None:
         output = self(batch.input)

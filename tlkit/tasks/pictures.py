@@ -53,7 +53,11 @@ def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str], title: str
     """
     classes = len(matrix)
     side = float(np.clip(2.5 + 0.5 * classes, 5.0, 13.0))  # inches
-    figure = Figure(figsize=(side + 1.2, side), dpi=DPI, layout="constrained")
+    # Margins by the longest name: a layout that is computed takes longer than the picture.
+    wide, high, text = side + 1.2, side, 0.085 * max(map(len, names)) if classes <= NAMED else 0.3  # inches
+    left, bottom = min(0.6 + text, 0.4 * wide), min(0.6 + 0.75 * text, 0.4 * high)
+    figure = Figure(figsize=(wide, high), dpi=DPI)
+    figure.subplots_adjust(left / wide, bottom / high, 1.0, 1 - 0.4 / high)
     axes = figure.add_subplot()
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     shown = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
