@@ -1,4 +1,6 @@
-"""Whether every configuration has its runs, and what means and intervals cannot mean where it has not."""
+"""Whether every configuration has its runs and their values, and what means and intervals cannot mean where not."""
+
+from collections.abc import Collection
 
 import pandas as pd
 
@@ -37,3 +39,13 @@ def balance_remarks(frame: pd.DataFrame, keys: list[str], crossed: list[str], co
             "between matched runs are not), and shares of variance may overlap or fall short of 100 %"
         )
     return said
+
+
+def hole_remarks(frame: pd.DataFrame, roles: Collection[str]) -> list[str]:
+    """Returns how many runs have no value in which of the roles that the frame has, one sentence each."""
+    lost = {role: int(frame[role].isna().sum()) for role in frame if role in roles}
+    return [
+        f"columns.{role}: {count:,} of {len(frame):,} runs have no finite value; its section is about the others"
+        for role, count in lost.items()
+        if count
+    ]

@@ -157,7 +157,7 @@ def _draw_shares(bars: pd.DataFrame) -> Figure:
         axes.annotate(percent(share), (100 * share, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
     pairs = [[drawing.short(name, 26) for name in row if name] for row in bars[["factor_a", "factor_b"]].to_numpy()]
     axes.set_yticks(at, [" × ".join(pair) for pair in pairs])
-    axes.set(xlabel="share of variance η² (%)", title="factors (blue) and pairs beyond them (orange)")
+    axes.set(xlabel="share of variance η² (%)", title="factors (blue) and pairs beyond them (orange), over all runs")
     axes.margins(x=0.12)
     axes.grid(False, axis="y")
     return figure

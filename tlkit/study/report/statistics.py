@@ -108,7 +108,8 @@ def interaction_shares(runs: Runs) -> pd.DataFrame:
 def _residual(frame: pd.DataFrame, within: list[str], others: list[str]) -> tuple[float, int]:
     """Returns the residual sum of squares and the rank of a linear model.
 
-    Least squares by hand: of 7,200 runs and fifteen pairs, statsmodels takes a minute and gigabytes for the same sums.
+    Not statsmodels, which the tests compare: its tables of an incomplete design have sums and a warning where the rank
+    here says that they cannot be told; and fifteen pairs of 7,200 runs take 0.16 s here, 1.2 s there.
     The cells of `within` are taken out by subtracting their means (Frisch-Waugh), so that their number costs nothing.
 
     Args:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from tlkit.errors import UserError
 from tlkit.study.expression import as_numbers, select
-from tlkit.study.report.balance import balance_remarks
+from tlkit.study.report.balance import balance_remarks, hole_remarks
 from tlkit.study.report.mapping import FACTOR_ROLES, NUMBER_ROLES, TableMapping
 
 MOST_LEVELS = 24  # more cannot be told apart in a figure
@@ -146,11 +146,7 @@ def prepare(table: pd.DataFrame, mapping: TableMapping) -> Runs:
     frame = frame.dropna(subset=["y"])
     if frame.empty:
         raise UserError(f"expected numbers in column '{mapping.metric}', got none that is finite")
-    for role in sorted(set(frame) & (set(NUMBER_ROLES) - {"selected_by"})):  # of that, `nuisance` speaks
-        if lost := int(frame[role].isna().sum()):
-            remarks.append(
-                f"columns.{role}: {lost:,} of {len(frame):,} runs have no finite value; its section is about the others"
-            )
+    remarks += hole_remarks(frame, set(NUMBER_ROLES) - {"selected_by"})  # of that, `nuisance` speaks
     if copies := int(table.duplicated().sum()):
         remarks.append(f"{copies:,} rows are exact copies of others; each of them counts")
     crossed = [factor for factor in factors if factor.column not in mapping.nuisance]
