@@ -155,14 +155,28 @@ def test_more_threads_than_cores_are_one_worker(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("threads", "gib", "workers"), [(1, 8, 2), (2, 8, 1), (1, 3, 1)])
+def test_the_default_engine_has_as_many_workers_as_fit_two_cores(tmp_path, monkeypatch, threads, gib, workers):
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("PARSL_MEMORY_GB", str(gib))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    pool = parsl_pool(None, threads, False, (), tmp_path / "scratch", work=nap)
+    assert carry_out(trivial_study(tmp_path, [1.0] * 6), pool=pool).done == 6
+    assert len({line.split()[0] for line in (tmp_path / "done.txt").read_text().splitlines()}) == workers
+
+
+@pytest.mark.slow
 def test_a_stage_that_kills_its_workers_is_a_failure_and_the_others_go_on(tmp_path):
     exits = {"train": {"part": "train", "epoch": 1}, "test": {"part": "test"}}
     killers = [{"trainer.callbacks": [{"class_path": "probes.Exit", "init_args": args}]} for args in exits.values()]
-    study = toy_study(tmp_path, [{"pretrain.layers": 0, **one} for one in (PROBED, *killers)])
-    good, *bad = study.stages
+    study = toy_study(tmp_path, [{"pretrain.layers": 0, **one} for one in (PROBED, {"data.bad_row": 3}, *killers)])
+    good, wrong, *bad = study.stages
     outcome = carry_out(study, engine(tmp_path))
     assert outcome.done == 1 and list(results(study)) == [good]
-    assert outcome.failed.keys() == set(bad)
+    assert outcome.failed.keys() == {wrong, *bad}
+    (run,) = (study.root / "toys").glob(f"transfer-{wrong[:8]}")
+    assert (run / "log.txt").read_text().count(" stage in ") == 1  # its own error would come again
+    assert "got standard deviations [nan]" in outcome.failed.pop(wrong)
     assert all("lost its worker 5 times at the same epoch" in message for message in outcome.failed.values())
     for id_ in bad:
         (run,) = (study.root / "toys").glob(f"transfer-{id_[:8]}")
