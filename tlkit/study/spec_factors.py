@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from tlkit.paths import flatten
 from tlkit.study.columns import AFTER, BEFORE
 from tlkit.study.spec import Factor, Level, Range, Role, is_batch_size, is_length, label
 from tlkit.study.spec_search import RANGE, SEARCH, SearchReader, is_range, search_factor
@@ -10,6 +11,18 @@ from tlkit.yaml_lines import OPAQUE, Fault, Node
 
 PLAIN = ("seed_everything",)  # the paths without a dot that may vary
 SHAPES = "a list of levels; `a, b: [[1, 2], [3, 4]]` varies two together; a name: {level: {path: value}} sets several"
+
+REFUSED = {
+    ("nuisance", "length"): "the length of the run, which is never tuned: choose one for all runs in the base and take "
+    "the best epoch of each; it may be a scientific factor",
+    ("nuisance", "batch size"): "not tuned for quality: the same quality is reached with any, once the rate is tuned; "
+    "take the largest that is fast, in the base; it may be a scientific factor, for its cost",
+    ("replicates", "length"): "the length of the run: longer runs do not repeat shorter ones; it may be a scientific "
+    "factor",
+    ("replicates", "batch size"): "the batch size: runs with another do not repeat each other; it may be a scientific "
+    "factor, for its cost",
+}
+"""Role and what differs between levels -> why not."""
 
 
 class FactorReader:
@@ -175,18 +188,21 @@ class FactorReader:
         for target, value in paths.items():
             if target in self.set_by:
                 self._fault(value, path, f"{target} is set by {self.set_by[target]} as well")
-            if factor.role == "nuisance" and is_length(target):
-                self._fault(
-                    value,
-                    path,
-                    f"{target} is the length of the run, which is never tuned: choose one for all runs in the base and "
-                    "take the best epoch of each; it may be a scientific factor",
-                )
-            if factor.role == "nuisance" and is_batch_size(target):
-                self._fault(
-                    value,
-                    path,
-                    f"{target} is not tuned for quality: the same quality is reached with any, once the rate is tuned; "
-                    "take the largest that is fast, in the base; it may be a scientific factor, for its cost",
-                )
         self.set_by |= dict.fromkeys(paths, path)
+        if factor.role in ("nuisance", "replicates"):
+            self._check_what_differs(factor, path)
+
+    def _check_what_differs(self, factor: Factor, path: str) -> None:
+        """Refuses levels that differ in the length of the run or its batch size, in whatever mapping these stand."""
+        settings = [flatten(level.overrides) for level in factor.levels]
+        for target in dict.fromkeys(target for setting in settings for target in setting):
+            kind = "length" if is_length(target) else "batch size" if is_batch_size(target) else ""
+            found = [
+                (str(setting[target]), level)
+                for setting, level in zip(settings, factor.levels, strict=True)
+                if target in setting
+            ]
+            named = factor.role == "nuisance" and target in found[0][1].nodes
+            if kind and (named or len(found) < len(settings) or len({value for value, _ in found}) > 1):
+                node = next(node for at, node in found[-1][1].nodes.items() if target.startswith(at))
+                self._fault(node, path, f"{target} is {REFUSED[factor.role, kind]}")
