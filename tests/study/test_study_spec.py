@@ -28,7 +28,7 @@ nuisance:
   model.optimizer.lr: [0.05, 0.01]
   model.optimizer.momentum: {per: protocol, values: {none: 0.9, common: 0.8}}
 replicates:
-  seed_everything, data.batch_size: [[0, 8], [1, 4]]
+  seed_everything, pretrain.with.seed_everything: [[0, 8], [1, 4]]
 metric: {name: test/accuracy, mode: max}
 """
 
@@ -49,6 +49,7 @@ nuisance:
   "data.validation, seed_everything": [[true, 2], [false]]
 metric: {name: test/accuracy, mode: best}
 budget: {hour: 3}
+where: protokol == "none"
 """
 
 
@@ -69,7 +70,7 @@ def refusal(path: Path, text: str) -> str:
 def test_all_faults_are_told_at_once_with_their_lines(write: Write) -> None:
     message = refusal(write().with_name("bad.yaml"), BAD)
     faults = {int(match[1]): match[0] for match in re.finditer(r"line (\d+)  .*", message)}
-    assert list(faults) == [1, 3, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15, 16]
+    assert list(faults) == [1, 3, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17]
     assert "goal: missing" in faults[1]
     assert "'scientific'" in faults[3]  # what may have been meant
     assert "did you mean 'width'" in faults[5]
@@ -83,6 +84,7 @@ def test_all_faults_are_told_at_once_with_their_lines(write: Write) -> None:
     assert "expected a list of 2 values" in faults[14]
     assert "expected min or max" in faults[15]
     assert "'hours'" in faults[16]
+    assert "expected a column, got 'protokol'" in faults[17]
 
 
 def test_faults_of_the_experiment_are_told_beside_those_of_the_study(write: Write) -> None:
@@ -99,11 +101,63 @@ def test_a_value_that_a_class_refuses_is_told_with_its_line(write: Write) -> Non
     assert "line 7  scientific.protocol: pretrain.layers: expected" in message
 
 
+def lines_of(message: str) -> list[int]:
+    return [int(line) for line in re.findall(r"line (\d+)  ", message)]
+
+
+def test_values_that_classes_refuse_are_told_beside_those_of_the_wrong_type(write: Write) -> None:
+    text = GOOD.replace("common: {pretrain.layers: 2}", "common: {pretrain.layers: 9}").replace("[4, 6]", "[x]")
+    message = refusal(write().with_name("s.yaml"), text.replace("mode: max", "mode: best"))
+    assert lines_of(message) == [7, 8, 14]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lines"),
+    [
+        ("model.network.width: [4, 6]", "model.network.width: [-4, 6]", [8]),
+        ("model.network.width: [4, 6]", "model.network.width: [-4, -6]", [8, 8]),
+        ("model.network.width: [4, 6]", "model.network.width: [-4]", [8]),
+        ("none: {pretrain.layers: 0,", "none: {pretrain.layers: 9,", [6]),
+        ("model.network.width: [4, 6]", "pretrain.reuse: [true, false]\nfixed: {model.network.width: -4}", [9]),
+    ],
+)
+def test_the_level_that_is_refused_is_the_one_that_is_told(
+    before: str, after: str, lines: list[int], write: Write
+) -> None:
+    assert lines_of(refusal(write().with_name("s.yaml"), GOOD.replace(before, after))) == lines
+
+
 def test_epochs_may_be_a_scientific_factor_with_a_note(write: Write) -> None:
     found = study(
         write().with_name("s.yaml"), GOOD.replace("model.network.width: [4, 6]", "trainer.max_epochs: [1, 3]")
     )
     assert any("trainer.max_epochs differs between scientific levels" in note for note in found.notes)
+
+
+LONG = "{a: {trainer: {max_epochs: 1}}, b: {trainer: {max_epochs: 2}}}"
+DATA = "{class_path: toy.ToyData, init_args: {batch_size: %s}}"
+
+
+@pytest.mark.parametrize(
+    ("role", "levels", "expected"),
+    [
+        ("nuisance", f"how: {LONG}", "nuisance.how: trainer.max_epochs is the length of the run, which is never tuned"),
+        ("nuisance", "how: {a: {}, b: {trainer.max_epochs: 2}}", "trainer.max_epochs is the length of the run"),
+        ("nuisance", f"data.of: [{DATA % 4}, {DATA % 8}]", "data.of.batch_size is not tuned for quality"),
+        ("nuisance", f"data.of: [{DATA % 4}, {DATA % 4} ]".replace("ToyData", "Other", 1), ""),
+        ("replicates", "trainer.max_epochs: [1, 2]", "trainer.max_epochs is the length of the run: longer runs do not"),
+        ("replicates", f"how: {LONG}", "replicates.how: trainer.max_epochs is the length"),
+        ("replicates", "seed_everything, data.batch_size: [[0, 4], [1, 8]]", "data.batch_size is the batch size: runs"),
+        ("replicates", "seed_everything, data.batch_size: [[0, 4], [1, 4]]", ""),
+    ],
+)
+def test_length_and_batch_size_are_neither_tuned_nor_repeated(
+    role: str, levels: str, expected: str, write: Write
+) -> None:
+    path = write().with_name("s.yaml")
+    path.write_text(f"{GOOD.partition('nuisance')[0]}{role}:\n  {levels}\nmetric: {{name: test/accuracy, mode: max}}\n")
+    told = "".join(f"line {f.line}  {f.path}: {f.message}" for f in read_study(path)[1])
+    assert f"line 10  {role}." * bool(expected) in told and expected in told and bool(told) == bool(expected)
 
 
 def test_no_replicates_are_told(write: Write) -> None:
@@ -115,7 +169,7 @@ def test_no_replicates_are_told(write: Write) -> None:
 def test_levels_are_combined_and_zipped_ones_go_together(write: Write) -> None:
     found = [cell.labels for cell in cells(study(write().with_name("s.yaml"), GOOD))]
     assert len(found) == 2 * 2 * 2 * 2
-    assert {(cell["seed_everything"], cell["data.batch_size"]) for cell in found} == {(0, 8), (1, 4)}
+    assert {(cell["seed_everything"], cell["pretrain.with.seed_everything"]) for cell in found} == {(0, 8), (1, 4)}
     assert {(cell["protocol"], cell["model.optimizer.momentum"]) for cell in found} == {("none", 0.9), ("common", 0.8)}
 
 

@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tlkit.experiment import Planner, Stage
 from tlkit.paths import Config
 from tlkit.stage_cli import parse
 from tlkit.study.cells import Cell, cells, shown
-from tlkit.study.check import level_faults, resolve, value_faults
+from tlkit.study.check import is_faulty, level_faults, resolve, value_faults, without
 from tlkit.study.planned import PlannedStage
 from tlkit.study.spec import Study
 from tlkit.study.spec_file import refusal
@@ -35,7 +36,7 @@ def build(study: Study, root: Path, faults: list[Fault]) -> tuple[list[PlannedSt
         UserError: everything that is wrong with the study or its experiment.
     """
     messages: list[str] = []
-    combined: list[Cell] = []
+    excluded = True
     try:
         base = parse(["--config", str(study.base), *_fixed(study)]) | {"name": study.name, "runs": str(root)}
     except UserError as error:
@@ -44,12 +45,14 @@ def build(study: Study, root: Path, faults: list[Fault]) -> tuple[list[PlannedSt
         combined = cells(study)
     except UserError as error:
         faults = [*faults, Fault(_line_of(study, "where"), "", str(error))]
+        combined, excluded = cells(replace(study, where="")), False
     if not messages:
         faults = [*faults, *level_faults(study, combined)]
     planner = Planner()
     with _threads(study.threads), _quiet():
-        if not faults and not messages:
-            faults = value_faults(study, base, combined, planner)
+        if not messages and excluded:  # what `where` should have left out may well be refused
+            sound = replace(study, factors=tuple(f for f in study.factors if not is_faulty(f, faults)))
+            faults = [*faults, *value_faults(sound, base, without(combined, sound), planner)]
         if faults or messages:
             raise UserError("\n".join([*([refusal(study.path, faults)] if faults else []), *messages]))
         return _stages(base, combined, planner)
