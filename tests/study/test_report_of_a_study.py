@@ -67,6 +67,8 @@ def test_what_the_study_fixes_stands_in_for_what_the_experiment_says(
     assert fixed["data.batch_size"] == "64"
     assert fixed["trainer.callbacks.StepDecay.every"] == "20"
     assert not any("LayerFreezing" in path for path in fixed)
+    assert (fixed["seed_everything"], fixed["all else"]) == ("0", "at its default, which `tlkit config` shows")
+    assert "seed_everything" not in mapping(tmp_path, monkeypatch, "seed_everything: [3, 4]").fixed
     assert not any(path.startswith(("model.optimizer.lr", "data.examples_per_class", "data.split")) for path in fixed)
     assert (fixed["model.optimizer.momentum"], fixed["pretrain.with.data.stage"], fixed["threads"]) == (
         "0.9", "pretrain", "1",

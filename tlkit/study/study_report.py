@@ -38,6 +38,7 @@ DEFAULT_ROLES = {
 }
 """Role -> columns that have it where the study's ``report.columns`` does not say otherwise."""
 
+SEED = 0  # of an experiment that names none
 FIGURED = ("size", "over", "protocol", "source", "target", "freeze", "precision", "cap", "batch_size")
 
 
@@ -129,16 +130,18 @@ def _mapping(planned: Planned, frame: pd.DataFrame, absent: tuple[str, ...]) -> 
 
 
 def fixed_values(study: Study) -> dict[str, str]:
-    """Returns what the experiment says and the study does not vary."""
+    """Returns what the experiment says and the study does not vary, its seed, and that all else is at its default."""
     root, _ = read(study.base.read_text(encoding="utf-8"))
     levels = [(factor.role == "fixed", level) for factor in study.factors for level in factor.levels]
     given = {_full(path): value for fixed, level in levels if fixed for path, value in level.overrides.items()}
     varied = {_full(path) for fixed, level in levels if not fixed for path in level.nodes} | {"name", "runs"}
-    values = {path: value for path, value in flatten(root.value).items() if not _below(path, given)}
+    said = {"seed_everything": SEED} | flatten(root.value)
+    values = {path: value for path, value in said.items() if not _below(path, given)}
     for path, value in given.items():
         values |= flatten(value, path)
     values["threads"] = study.threads
-    return {path: "none" if v is None else str(v) for path, v in values.items() if not _below(path, varied)}
+    kept = {path: "none" if v is None else str(v) for path, v in values.items() if not _below(path, varied)}
+    return kept | {"all else": "at its default, which `tlkit config` shows"}
 
 
 def _full(path: str) -> str:
