@@ -257,7 +257,7 @@ def test_2000_stages_are_planned_again_and_looked_at_without_torch(study: Path) 
         finish(planned, id_)
     text, seconds = tlkit("plan", study)
     assert "2000 transfer: 2000 done" in text
-    assert seconds < 4
+    assert seconds < 2
     text, seconds = tlkit("status", "toys", "--runs", planned.plan.root)
     assert "of 2000 runs" in text
     assert seconds < 1.5
