@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-cluster check bench clean
+.PHONY: help setup demo test test-slow check bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -25,10 +25,7 @@ test: setup  ## the tests, except the long ones
 	$(BIN)/pytest
 
 test-slow: setup  ## the long tests and those that need a system package
-	$(BIN)/pytest -m 'slow and not cluster and not gpu'
-
-test-cluster: setup  ## studies under random kills, under SLURM and Snakemake, where they are installed
-	$(BIN)/pytest -m 'cluster and not gpu'
+	$(BIN)/pytest -rs -m 'slow and not gpu'
 
 check: setup  ## lint, formatting, types
 	$(BIN)/ruff check

@@ -14,7 +14,7 @@ from studies import toy_study
 from tlkit.study.engine import carry_out
 from tlkit.study.planned import StudyPlan
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+pytestmark = pytest.mark.slow
 
 KILLS = ["driver"] * 5 + ["worker"] * 10 + ["both"] * 5
 WORKER_BYTES = 150 << 20  # of a process that has imported torch; Parsl's others have a third

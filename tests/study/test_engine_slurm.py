@@ -22,7 +22,6 @@ from tlkit.study.table import study_table
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.cluster,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 

@@ -14,7 +14,6 @@ from tlkit.study import commands
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.cluster,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 

@@ -21,7 +21,6 @@ from tlkit.study.plan import plan_study
 TIMES = ("seconds", "joules", "peak_bytes", "run")  # beginnings of columns that differ from run to run
 
 pytestmark = [
-    pytest.mark.cluster,
     pytest.mark.slow,
     pytest.mark.skipif(find_spec("snakemake") is None, reason="needs pip install 'tlkit[snakemake]'"),
 ]
