@@ -29,7 +29,7 @@ from statistics import median
 
 import yaml
 from study_arms import ARMS, Left, Work, left
-from study_common import ROOT, equal, goal, header, keep, spread, write_engine
+from study_common import MALLOC, ROOT, equal, goal, header, keep, spread, write_engine
 from study_parts import parts_of, parts_section, total_section
 
 from tlkit.stage_cli import StageCLI
@@ -66,7 +66,9 @@ def main() -> None:
             work = prepared(Path(folder) / str(number), list(splits), arguments.smoke)
             rounds.append(race(work, number, [arm for arm in arguments.arms if number == 0 or arm != ONCE]))
             parts.append({arm: parts_of(work, arm) for arm in ("engine", "two_loops") if arm in arguments.arms})
-    remark = f"Weights and test accuracies of all arms are equal to the last bit. {arguments.splits} splits of 8."
+    remark = (
+        f"Weights and test accuracies of all arms are equal to the last bit. {arguments.splits} splits of 8. {MALLOC}"
+    )
     text = [header("A whole study", time.perf_counter() - start, remark), arms_section(rounds, work)]
     if parts[0]:
         text += [total_section(rounds, parts), parts_section(parts)]

@@ -23,6 +23,13 @@ ROOT = Path(__file__).parents[1]
 MODULES = (ROOT, *(ROOT / folder for folder in ("callbacks", "benchmarks", "tests", "tests/study")))
 
 
+MALLOC = (
+    "All processes keep the memory that they have freed, which users' do not unless they set "
+    f"{' '.join(f'{name}={value}' for name, value in ENVIRONMENT.items() if 'MALLOC' in name)}."
+)
+"""What `run` does to the timings; for the header of what uses it."""
+
+
 def write_engine(folder: Path) -> Path:
     """Writes the engine for this machine, with `WORKERS` workers, and returns its file."""
     engine = yaml.safe_load((ROOT / "configs" / "engines" / "local.yaml").read_text())
@@ -90,9 +97,7 @@ def header(title: str, seconds: float, remark: str) -> str:
             f"What is compared and how stands in `benchmarks/{script}`. {remark}\n",
             f"- {time.strftime('%Y-%m-%d')}, {seconds / 60:.0f} minutes",
             f"- {_processor()}, {os.cpu_count()} cores; load average at the end {load}",
-            f"- tlkit at {tlkit}, {versions}, Python {platform.python_version()}",
-            "- all processes keep the memory that they have freed, which users' do not unless they set "
-            f"{' '.join(f'{key}={value}' for key, value in ENVIRONMENT.items() if 'MALLOC' in key)}\n",
+            f"- tlkit at {tlkit}, {versions}, Python {platform.python_version()}\n",
         ]
     )
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from statistics import median
 
 from study_clock import WORKERS
-from study_common import goal, header, keep, spread, write_engine
+from study_common import MALLOC, goal, header, keep, spread, write_engine
 from study_race import Arm, race
 
 OVERHEAD, JOBS, IMPORTS, IDLE = 0.1, 4, WORKERS, 0.05  # goals: seconds per stage, -, -, share
@@ -46,7 +46,9 @@ def main() -> None:
         trivial = race(Path(folder) / "trivial", engine, [0.0] * arguments.stages, ("engine", "pool"), arguments.rounds)
         naps = [LONG_NAP if is_long(number) else SHORT_NAP for number in range(arguments.tasks)]
         uneven = race(Path(folder) / "uneven", engine, naps, ("engine", "batches"), arguments.rounds)
-    remark = "Results and weights of all arms are equal. Medians over the rounds, in parentheses the extremes."
+    remark = (
+        f"Results and weights of all arms are equal. Medians over the rounds, in parentheses the extremes. {MALLOC}"
+    )
     text = [header("Studies: overhead of the engine, idle workers", time.perf_counter() - start, remark)]
     keep("\n".join([*text, overhead_section(trivial), idle_section(uneven)]), arguments.output)
 

@@ -17,7 +17,7 @@ from tlkit.study.spec import Study
 from tlkit.study.spec_file import read_study
 
 STUDIES = Path(__file__).parents[2] / "configs" / "studies"
-RESULTS = sorted(path.parent for path in STUDIES.glob("results/*/table.csv"))
+RESULTS = sorted(path.parent for path in STUDIES.glob("results/*/mapping.yaml"))
 STAGES = {path.stem: re.search(r"^# ([\d,]+) stages", path.read_text(), re.M) for path in STUDIES.glob("*.yaml")}
 EFFECTS = ["factor", "eta_squared", "level", "n", "median", "mean", "low", "high", "replicates"]
 SETTINGS = ("pretrain.layers", "callbacks.InitialDecay.epochs", "callbacks.LayerFreezing.layers")
@@ -54,7 +54,17 @@ def test_best_common_and_none_are_the_published_settings(name: str, sizes: int, 
 
 def test_every_study_that_has_been_run_has_its_mapping() -> None:
     stated = [path.stem for path in STUDIES.glob("*.yaml") if "configs/studies/results" in path.read_text()]
-    assert sorted(stated) == [folder.name for folder in RESULTS]
+    assert sorted(stated) == sorted([*(folder.name for folder in RESULTS), "scaling_small"])
+
+
+def test_the_committed_measurements_of_scaling_give_the_committed_means() -> None:
+    folder = STUDIES / "results" / "scaling_small"
+    table, committed = pd.read_csv(folder / "table.csv"), pd.read_csv(folder / "scaling.csv")
+    scaling = study("scaling_small").scaling
+    assert scaling and len(table) == len(scaling.workers) * len(scaling.threads) * scaling.repeats
+    means = table.groupby(["workers", "threads"])[["wall_seconds", "utilisation"]].mean().reset_index()
+    assert committed["wall_seconds"].to_list() == pytest.approx(means["wall_seconds"].to_list(), rel=1e-4)
+    assert committed["utilisation"].to_list() == pytest.approx(means["utilisation"].to_list(), rel=1e-4)
 
 
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
