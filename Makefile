@@ -39,8 +39,9 @@ bench: setup  ## side-by-side timings against other tools
 	$(BIN)/python benchmarks/energy.py
 	$(BIN)/python benchmarks/full_set.py
 	$(BIN)/python benchmarks/report.py --output benchmarks/results/report.md  # 1 minute
-	$(BIN)/python benchmarks/study_engine.py --output benchmarks/results/study_engine.md  # 17 minutes
-	$(BIN)/python benchmarks/study.py --output benchmarks/results/study.md  # 40 minutes
+	$(BIN)/python benchmarks/study_engine.py --output benchmarks/results/study_engine.md  # 13 minutes
+	$(BIN)/python benchmarks/study.py --output benchmarks/results/study.md  # 35 minutes
+	$(BIN)/python benchmarks/study.py --splits 8 --at-once 8 --arms engine process --output benchmarks/results/study_whole.md
 
 clean:  ## remove the environment and caches, not the runs
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

@@ -1,6 +1,6 @@
 """A whole study by ``tlkit study run``, beside three ways of doing without.
 
-    make bench        # 40 minutes on an idle machine; writes benchmarks/results/study.md
+    make bench        # 35 minutes on an idle machine; writes benchmarks/results/study.md
 
 The study is ``configs/studies/alexnet_3_1_small.yaml``: layers transferred × images per class × splits of the classes,
 with one pretrain per split. Each arm does all of it, from the start of its first process to the end of its last:

@@ -1,6 +1,6 @@
 """What the engine adds to the stages of a study, and for how long its workers idle.
 
-    make bench        # 17 minutes on an idle machine; writes benchmarks/results/study_engine.md
+    make bench        # 13 minutes on an idle machine; writes benchmarks/results/study_engine.md
 
 **Overhead.** Trivial stages, each a real training: a tiny network, one epoch of one step, validation, test, checkpoints
 and everything else that a stage leaves. `tlkit study run` carries them out on two workers, beside
