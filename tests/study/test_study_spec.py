@@ -105,6 +105,11 @@ def lines_of(message: str) -> list[int]:
     return [int(line) for line in re.findall(r"line (\d+)  ", message)]
 
 
+def test_a_path_that_begins_like_a_faulty_one_is_not_blamed_for_it(write: Write) -> None:
+    factors = "nuisance:\n  model.optimizer.lrr: [0.1]\n  model.optimizer.lr: [0.1]\nreplicates:"
+    assert refusal(write().with_name("s.yaml"), GOOD.replace("replicates:", factors)).count("unknown key") == 1
+
+
 def test_values_that_classes_refuse_are_told_beside_those_of_the_wrong_type(write: Write) -> None:
     text = GOOD.replace("common: {pretrain.layers: 2}", "common: {pretrain.layers: 9}").replace("[4, 6]", "[x]")
     message = refusal(write().with_name("s.yaml"), text.replace("mode: max", "mode: best"))

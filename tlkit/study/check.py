@@ -249,4 +249,5 @@ def _line(level: Level) -> int:
 def _touches(fault: str, path: str) -> bool:
     written = f"trainer.{path}" if path.startswith("callbacks.") else path
     written = written.removesuffix(".class_path")
-    return fault.startswith((written, path)) or (bool(fault) and written.startswith(f"{fault}."))
+    within = any(fault == one or fault.startswith((f"{one}.", f"{one}[")) for one in (written, path))
+    return within or (bool(fault) and written.startswith(f"{fault}."))
