@@ -35,7 +35,7 @@ class OwnData(toy.ToyData):
 @pytest.mark.parametrize(
     ("what", "expected"),
     [
-        ("source", r"source of own_source\.OwnData: [0-9a-f]{12} -> [0-9a-f]{12}"),
+        ("source", r"source of explained_source\.OwnData: [0-9a-f]{12} -> [0-9a-f]{12}"),
         ("threads", "threads: 1 -> 2"),
         ("data", "content of the data: first -> second"),
         ("version", f"results version: {identity.RESULTS_VERSION} -> {identity.RESULTS_VERSION + 1}"),
@@ -52,7 +52,7 @@ def test_what_has_changed_is_named(
 ) -> None:
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "one").write_text("first")
-    module = tmp_path / f"own_{what}.py"
+    module = tmp_path / f"explained_{what}.py"
     module.write_text(CLASS.replace("FOLDER", str(tmp_path / "files")))
     monkeypatch.syspath_prepend(tmp_path)
     study = write(**{"data.class_path": f"{module.stem}.OwnData", "data.init_args": {}}).with_name("study.yaml")
