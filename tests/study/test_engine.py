@@ -105,10 +105,13 @@ def test_a_study_with_failures_ends_with_their_number(write, tmp_path, capsys):
     text = "name: toys\ngoal: Does it fail?\nbase: toy.yaml\nscientific: {data.bad_row: [null, 3]}\n"
     file.write_text(text + "metric: {name: test/accuracy, mode: max}\n")
     with pytest.raises(SystemExit) as ended:
-        main(["study", "run", str(file), "--engine", "inline"])
+        main(["study", "run", str(file), "--engine", "inline", "--runs", str(tmp_path / "elsewhere")])
     assert ended.value.code == 1
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last == f"1 stages failed; tlkit study status {file} says where their logs are"
+    words = f"{file} --runs {tmp_path / 'elsewhere'}"
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"report: tlkit study report {words}",
+        f"1 stages failed; tlkit study status {words} says where their logs are",
+    ]
 
 
 def test_a_damaged_run_is_set_aside_and_run_again(tmp_path, caplog):

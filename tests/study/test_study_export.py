@@ -92,8 +92,13 @@ def test_only_an_earlier_export_is_replaced(small: Path, capsys: pytest.CaptureF
     out, _ = exported(small, capsys)
     exported(small, capsys)
     (out / "Snakefile").write_text("rule all: input: 'mine'\n")
-    with pytest.raises(UserError, match="earlier export, got .*flow, whose Snakefile is not"):
+    with pytest.raises(UserError, match="earlier export, got .*flow with other files"):
         exported(small, capsys)
+    (mine := small.parent / "mine").mkdir()
+    (mine / "config.yaml").write_text("precious: 1\n")
+    with pytest.raises(UserError, match="earlier export, got .*mine with other files"):
+        commands.run(["export", str(small), "--to", "snakemake", "--out", str(mine)])
+    assert (mine / "config.yaml").read_text() == "precious: 1\n"
     with pytest.raises(UserError, match="expected a directory, got the file"):
         commands.run(["export", str(small), "--to", "snakemake", "--out", str(small)])
 

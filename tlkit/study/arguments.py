@@ -27,6 +27,11 @@ class StudyParser(argparse.ArgumentParser):
         raise UserError(f"{self.prog.removeprefix('tlkit ')}: {message}; usage: {self.usage}")
 
 
+def study_words(given: argparse.Namespace) -> list[str]:
+    """Returns the words that name the same study to another command."""
+    return [str(given.file), *(["--runs", str(given.runs)] if given.runs else [])]
+
+
 def about(command: Callable[[Sequence[str]], None]) -> str:
     """Returns the first line of a command's docstring."""
     return (command.__doc__ or "").partition("\n")[0]

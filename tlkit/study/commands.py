@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tlkit.errors import UserError, suggest
-from tlkit.study.arguments import RUNS, StudyParser, about
+from tlkit.study.arguments import RUNS, StudyParser, about, study_words
 from tlkit.study.clean_command import clean
 from tlkit.study.export_command import export
 from tlkit.study.stage_command import stage
@@ -85,9 +85,10 @@ def run_study(args: Sequence[str]) -> None:
     engine = Path(given.engine) if given.engine and given.engine != "inline" else given.engine
     outcome = carry_out(plan, engine, expected.stages)
     files = write_table(study_table(planned), plan.root / plan.name)
-    print(f"table: {' '.join(map(str, files))}\nreport: tlkit study report {given.file}")
+    words = shlex.join(study_words(given))
+    print(f"table: {' '.join(map(str, files))}\nreport: tlkit study report {words}")
     if outcome.failed:
-        print(f"{len(outcome.failed)} stages failed; tlkit study status {given.file} says where their logs are")
+        print(f"{len(outcome.failed)} stages failed; tlkit study status {words} says where their logs are")
         raise SystemExit(1)
 
 

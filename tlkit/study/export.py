@@ -80,9 +80,11 @@ def write_result(run: Path, file: Path) -> None:
 def _check(out: Path, first_line: str) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"--out: expected a directory, got the file {out}")
-    if (out / RULES).exists() and not (out / RULES).read_text(encoding="utf-8").startswith(first_line):
+    rules = out / RULES
+    earlier = rules.exists() and rules.read_text(encoding="utf-8").startswith(first_line)
+    if out.exists() and any(out.iterdir()) and not earlier:
         raise UserError(
-            f"--out: expected a new directory or one with an earlier export, got {out}, whose {RULES} is not"
+            f"--out: expected a new or empty directory, or one with an earlier export, got {out} with other files"
         )
 
 

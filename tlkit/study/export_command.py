@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tlkit.errors import UserError, suggest
-from tlkit.study.arguments import RUNS, StudyParser
+from tlkit.study.arguments import RUNS, StudyParser, study_words
 
 MANAGERS = ("snakemake",)
 
@@ -34,8 +34,7 @@ def export(args: Sequence[str]) -> None:
     found = states(plan.root, plan.name, [(stage.stage, stage.id) for stage in plan.stages.values()])
     if excess := over_budget(planned.study, plan, estimate(planned.study, plan, found)):
         raise UserError(f"{'; '.join(excess)}; raise the budget, or leave combinations out with `where`")
-    arguments = [str(given.file), *(["--runs", str(given.runs)] if given.runs else [])]
-    for file in to_snakemake(planned, found, given.out, arguments):
+    for file in to_snakemake(planned, found, given.out, study_words(given)):
         print(file)
     done = sum(one.state == "done" for one in found.values())
     print(f"{len(plan.stages)} stages, {done} done; cd {given.out} && snakemake --cores 2")

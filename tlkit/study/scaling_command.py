@@ -1,11 +1,13 @@
 """What the commands of ``tlkit study`` do with a scaling study."""
 
 import os
+import shlex
 from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 
 from tlkit.errors import UserError
+from tlkit.study.arguments import study_words
 from tlkit.study.estimate import width
 from tlkit.study.scaling import (
     ScalingStudy,
@@ -57,7 +59,7 @@ def run(study: ScalingStudy, given: Namespace) -> None:
 
     failed = run_scaling(study, Path(given.engine) if given.engine else None)
     files = write_table(scaling_table(study), study.folder)
-    print(f"table: {' '.join(map(str, files))}\nreport: tlkit study report {given.file}")
+    print(f"table: {' '.join(map(str, files))}\nreport: tlkit study report {shlex.join(study_words(given))}")
     if failed:
         for one in failed:
             print(f"{one}: stages failed; logs in {study.folder / one.name / study.study.name / 'failed'}")
