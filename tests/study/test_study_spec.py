@@ -254,6 +254,7 @@ def test_a_seed_that_is_none_is_refused(write: Write) -> None:
         ("[0.05, 0.01]", "[]", "expected a list of levels"),
         ("protocol:", "status:", "is a column of every study's table"),
         ("model.optimizer.lr: [", "model.network.width: [", "is set by scientific.model.network.width as well"),
+        ("model.optimizer.lr: [", "model.network.init_args.width: [", "scientific.model.network.width as well"),
         ("name: toys", "name: ../toys", "expected a name that a directory can have"),
     ],
 )

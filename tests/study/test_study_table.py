@@ -101,6 +101,7 @@ def test_a_run_of_several_combinations_has_a_row_for_each(study: Path, capsys: p
 
 
 def test_rows_are_chosen_and_sorted(planned: Planned, capsys: pytest.CaptureFixture[str]) -> None:
+    assert table(planned, capsys, "--where", "protocol == 'nobody'")[1].splitlines()[0] == "no rows"
     _, text = table(planned, capsys, "--where", "status == 'done' and protocol == 'none'", "--sort", "-test/accuracy")
     rows = [line.split() for line in text.splitlines()[1:-1]]
     assert [row[5] for row in rows] == ["0.07", "0.05", "0.03", "0.01"]

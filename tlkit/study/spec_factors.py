@@ -1,5 +1,6 @@
 """The factors of a study as written: paths with levels or ranges, zipped paths, named levels, one value per level."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -186,9 +187,9 @@ class FactorReader:
             seen.add(text)
         paths = {target: value for level in factor.levels for target, value in level.nodes.items()}
         for target, value in paths.items():
-            if target in self.set_by:
-                self._fault(value, path, f"{target} is set by {self.set_by[target]} as well")
-        self.set_by |= dict.fromkeys(paths, path)
+            if (written := _shortest(target)) in self.set_by:
+                self._fault(value, path, f"{target} is set by {self.set_by[written]} as well")
+        self.set_by |= dict.fromkeys(map(_shortest, paths), path)
         if factor.role in ("nuisance", "replicates"):
             self._check_what_differs(factor, path)
 
@@ -206,3 +207,8 @@ class FactorReader:
             if kind and (named or len(found) < len(settings) or len({value for value, _ in found}) > 1):
                 node = next(node for at, node in found[-1][1].nodes.items() if target.startswith(at))
                 self._fault(node, path, f"{target} is {REFUSED[factor.role, kind]}")
+
+
+def _shortest(path: str) -> str:
+    """Returns a path as it is usually written: ``trainer.callbacks.A.init_args.b`` is ``callbacks.A.b``."""
+    return re.sub(r"^trainer\.(?=callbacks\.)|\.init_args\b", "", path)

@@ -150,5 +150,7 @@ def chosen(frame: pd.DataFrame, where: str | None, sort: str | None) -> pd.DataF
 
 def printed(frame: pd.DataFrame) -> str:
     """Returns a table as text for a terminal, its first rows."""
+    if frame.empty:
+        return "no rows"
     text = frame.head(MOST).map(_printed).to_string(index=False)
     return text if len(frame) <= MOST else f"{text}\n… {len(frame) - MOST} more rows in the files"
