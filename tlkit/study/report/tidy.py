@@ -187,7 +187,14 @@ def _factors(
         lost = [level for level in text.cat.categories if level not in present]
         if len(seen) < 2:
             fixed[label] = seen[0] if seen else "no value"
-            remarks.append(f"{label} has one level only ({fixed[label]}): it is fixed, not a factor")
+            if lost:
+                count = text.isin(lost).sum()
+                all_ = f"all {count:,} runs" if count > 1 else "the only run"
+                remarks.append(
+                    f"{label}: {all_} at {', '.join(lost)} failed or had no value; only {fixed[label]} is left"
+                )
+            else:
+                remarks.append(f"{label} has one level only ({fixed[label]}): it is fixed, not a factor")
         elif len(seen) > MOST_LEVELS:
             remarks.append(f"{label} has {len(seen)} levels that are no numbers: too many to compare; left out")
         else:
