@@ -143,7 +143,7 @@ def test_the_answer_names_level_interval_and_evidence(classified: Path) -> None:
     assert best.to_dict() == {"10": "4", "25": "4", "50": "4", "100": "7", "250": "7", "all": "7"}
     assert "tlkit study report --table" in text
     assert "Always early: fewer epochs would probably do." in text
-    assert "Domains: source × target : it needs the roles `source` and `target`" in text
+    assert "Domains: source × target : it needs the roles 'source' and 'target'" in text
 
 
 def test_overfitting_is_the_difference_of_the_losses(classified: Path) -> None:
@@ -169,7 +169,7 @@ def test_what_an_epoch_costs_by_freeze_precision_cap_and_batch(make: Make, tmp_p
     assert row["peak memory (GiB)"] == pytest.approx((1e9 + 2.4e8 * 16 * 0.6) / 2**30)
     assert row["seconds per epoch low"] < row["seconds per epoch median"] < row["seconds per epoch high"]
     assert row["joules per epoch runs"] == 3
-    assert "Seconds and joules: `seconds` and `joules` by epochs; mean." in text
+    assert "Seconds and joules: 'seconds' and 'joules' by epochs; mean." in text
     front = pd.read_csv(tmp_path / "out" / "tables" / "pareto.csv")
     assert front["seconds per run"].is_monotonic_decreasing and front["joules"].is_monotonic_increasing
 

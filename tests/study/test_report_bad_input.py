@@ -67,7 +67,7 @@ def test_curves_that_cannot_be_read_are_left_out(make: Make, tmp_path: Path) -> 
     (tmp_path / "curves.csv").write_text("run,step,value\na,1,2\n")
     text = make(little().assign(run="a"), MINIMAL | {"curves": "curves.csv", "columns": {"run": "run"}})
     assert "Curves left out: " in text and "expected the columns run, epoch, value, got run, step, value" in text
-    assert "Training curves : it needs `curves`" in text
+    assert "Training curves : it needs 'curves'" in text
 
 
 def test_words_that_mean_no_value_elsewhere_are_levels_and_named(make: Make) -> None:

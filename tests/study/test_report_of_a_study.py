@@ -67,7 +67,7 @@ def test_what_the_study_fixes_stands_in_for_what_the_experiment_says(
     assert fixed["data.batch_size"] == "64"
     assert fixed["trainer.callbacks.StepDecay.every"] == "20"
     assert not any("LayerFreezing" in path for path in fixed)
-    assert (fixed["seed_everything"], fixed["all else"]) == ("0", "at its default, which `tlkit config` shows")
+    assert (fixed["seed_everything"], fixed["all else"]) == ("0", "at its default, which 'tlkit config' shows")
     assert "seed_everything" not in mapping(tmp_path, monkeypatch, "seed_everything: [3, 4]").fixed
     assert not any(path.startswith(("model.optimizer.lr", "data.examples_per_class", "data.split")) for path in fixed)
     assert (fixed["model.optimizer.momentum"], fixed["pretrain.with.data.stage"], fixed["threads"]) == (
@@ -95,6 +95,12 @@ def test_seconds_and_joules_are_those_of_the_training_batches(tmp_path: Path, mo
     roles = mapping(tmp_path, monkeypatch, "data.split: [0, 1]", **measured).columns
     assert (roles["seconds"], roles["joules"]) == (("seconds_train",), ("joules_train",))
     assert roles["best_epoch_fraction"] == ("best_epoch_fraction",)
+
+
+def test_a_study_knows_whether_its_runs_share_a_pretrain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replicates = "data.split: [0, 1]"
+    assert mapping(tmp_path, monkeypatch, replicates, pretrain_id=["a", None]).shared_pretrain
+    assert not mapping(tmp_path, monkeypatch, replicates, pretrain_id=None).shared_pretrain
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tlkit.study.report import costs, distributions, domains, explore, protocols
 from tlkit.study.report.answer import most_important
 from tlkit.study.report.drawing import colours, unknown_signs
 from tlkit.study.report.mapping import NUMBER_ROLES, TableMapping
-from tlkit.study.report.section import Section, Shown, percent
+from tlkit.study.report.section import Section, Shown, capital, percent
 from tlkit.study.report.tidy import Runs, prepare
 
 
@@ -193,7 +193,29 @@ def test_a_cost_is_not_drawn_against_itself(metric: str, roles: dict[str, str], 
     section = costs.front(prepare(table, mapping))
     assert isinstance(section, Section) == there
     if isinstance(section, Section):
-        assert f"The cost: `{'joules' if 'joules' in roles else 'seconds'}`." in section.text[0]
+        assert f"The cost: '{'joules' if 'joules' in roles else 'seconds'}'." in section.text[0]
+
+
+def test_a_cost_says_that_it_is_without_the_pretrain_and_why_it_is_none_of_energy() -> None:
+    mapping = mapped(COMPUTE | {"columns": {"seconds": "seconds", "joules": "joules"}})
+    table = compute().assign(loss=1.0, joules=np.nan)
+    timed: Any = costs.front(prepare(table, replace(mapping, metric="loss", shared_pretrain=True)))
+    assert [text.partition(":")[0] for text in timed.text[1:]] == [
+        "No energy was measured, or none is in the table",
+        "Without the pretrain that a run starts from, which runs share.",
+    ]
+
+
+def test_a_path_at_the_start_of_a_sentence_stays_as_it_is() -> None:
+    texts = ["pretrain.layers = 7 has", "test/accuracy per level.", "seconds_train: x", "loss.", "f has 1.5"]
+    assert [capital(text) for text in texts] == [*texts[:3], "Loss.", "F has 1.5"]
+
+
+def test_runs_are_counted_in_whole_numbers() -> None:
+    table = compute().head(1).assign(loss=1.0, best=1.0)
+    section: Any = training.best_epoch(prepare(table, mapped(COMPUTE | {"columns": {"best_epoch_fraction": "best"}})))
+    axes = section.figures[0].figure.axes[0]
+    assert all(float(tick).is_integer() for tick in axes.get_yticks())
 
 
 def test_a_pair_that_is_not_drawn_is_named() -> None:

@@ -125,6 +125,7 @@ def _mapping(planned: Planned, frame: pd.DataFrame, absent: tuple[str, ...]) -> 
         columns={role: names if role == "over" else names[:1] for role, names in roles.items() if names},
         selected_mode=selected_mode,
         ranges={path: searched for factor in study.factors for path, searched in factor.ranges.items()},
+        shared_pretrain="pretrain_id" in known,
         missing=(*absent, *study.notes),
     )
 
@@ -141,7 +142,7 @@ def fixed_values(study: Study) -> dict[str, str]:
         values |= flatten(value, path)
     values["threads"] = study.threads
     kept = {path: "none" if v is None else str(v) for path, v in values.items() if not _below(path, varied)}
-    return kept | {"all else": "at its default, which `tlkit config` shows"}
+    return kept | {"all else": "at its default, which 'tlkit config' shows"}
 
 
 def _full(path: str) -> str:
@@ -174,7 +175,7 @@ def _crossed(frame: pd.DataFrame, study: Study) -> Iterator[str]:
     if len(columns) > 1 and len(frame[columns].drop_duplicates()) > frame[columns].nunique().max():
         yield (
             f"replicates cross ({' × '.join(columns)}): those that share a value are not independent, so "
-            "that intervals are too narrow; zip them in `replicates`, so that each value comes once"
+            "that intervals are too narrow; zip them in 'replicates', so that each value comes once"
         )
 
 

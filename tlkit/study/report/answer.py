@@ -133,7 +133,7 @@ def caveats(runs: Runs, chosen: Runs) -> list[str]:
     """
     said = [interval_text(runs)] if runs.replicated else []
     if not runs.fixed:
-        said.append("What was fixed is not known: the mapping names nothing under `fixed`.")
+        said.append("What was fixed is not known: the mapping names nothing under 'fixed'.")
     if len(chosen.factors) < len(runs.factors):
         names = ", ".join(factor.label for factor in runs.factors if factor not in chosen.factors)
         said.append(f"Nuisance factors ({names}) are at the best setting for each of the others, {chosen_by(runs)}.")

@@ -34,17 +34,17 @@ def compute(runs: Runs) -> Section | LeftOut:
     quantities = [name for name in UNITS if name in frame and frame[name].notna().any()]
     if not quantities or not ways:
         return LeftOut(
-            title, "it needs a column `seconds`, `joules` or `memory`, and a factor in the role `freeze`, `precision`, "
-            "`cap` or `batch_size`",
+            title, "it needs a column 'seconds', 'joules' or 'memory', and a factor in the role 'freeze', 'precision', "
+            "'cap' or 'batch_size'",
         )  # fmt: skip
     marked = runs.with_frame(frame)
-    spans = [f"`{runs.mapping.columns[name][0]}`" for name in ("seconds", "joules") if name in quantities]
-    each = "by epochs" if per_epoch else "as they are: there is no column `epochs` to divide by"
+    spans = [f"'{runs.mapping.columns[name][0]}'" for name in ("seconds", "joules") if name in quantities]
+    each = "by epochs" if per_epoch else "as they are: there is no column 'epochs' to divide by"
     each = f"Seconds and joules: {' and '.join(spans)} {each}; mean. " if spans else ""
     text = [each + interval_text(runs)]
     absent = [name for name in UNITS if name not in quantities]
     if absent:
-        text.append(f"Left out, there is no such column: {', '.join(absent)}.")
+        text.append(f"Left out, no values of: {', '.join(absent)}.")
     figure = _draw_compute(marked, quantities, ways, per_epoch)
     drawn = Drawn("compute", f"By {', '.join(factor.label for factor in ways)}.", figure)
     return Section(title, text, [drawn], [_compute_table(marked, quantities, ways, per_epoch)])
@@ -133,12 +133,12 @@ def front(runs: Runs) -> Section | LeftOut:
     costs = [name for name in ("joules", "seconds") if name in runs.frame]
     costs = [name for name in costs if runs.mapping.columns[name][0] != metric and not metric.startswith(name)]
     if not costs or not runs.factors:
-        return LeftOut(title, "it needs a column `joules` or `seconds`, and a metric that is not of the same kind")
+        return LeftOut(title, "it needs a column 'joules' or 'seconds', and a metric that is not of the same kind")
     cost, column = costs[0], runs.mapping.columns[costs[0]][0]
     keys = [factor.key for factor in runs.factors]
     table = runs.frame.dropna(subset=[cost]).groupby(keys, observed=True)[["y", cost]].mean().reset_index()
     if table.empty:
-        return LeftOut(title, f"column `{cost}` is empty")
+        return LeftOut(title, f"column '{cost}' is empty")
     table["on_front"] = pareto(table[cost], table["y"], runs.lower)
     figure, (axes,) = drawing.panels(1, height=4.0)
     chosen = table[table["on_front"]].sort_values(cost)
@@ -157,10 +157,12 @@ def front(runs: Runs) -> Section | LeftOut:
     axes.set(xlabel=f"{UNITS[cost]} per run", ylabel=drawing.better(runs))
     text = [
         "Each point is a configuration, its mean over replicates. Black: the Pareto front, beaten by none in both. "
-        f"The cost: `{column}`."
+        f"The cost: '{column}'."
     ]
-    if cost == "seconds":
-        text.append("There is no column `joules`: seconds stand for the cost.")
+    if cost == "seconds" and "joules" not in runs.frame:
+        text.append("No energy was measured, or none is in the table: seconds stand for the cost.")
+    if runs.mapping.shared_pretrain:
+        text.append("Without the pretrain that a run starts from, which runs share.")
     labels = {cost: UNITS[cost], "y": runs.metric} | {f.key: f.label for f in runs.factors}
     names = own_names(table, labels)
     headings = {names[column]: labels[column] for column in chosen if column in labels}
@@ -177,7 +179,7 @@ def scaling(runs: Runs) -> Section | LeftOut:
     keys = [factor for factor in (runs.role("workers"), runs.role("threads")) if factor]
     if "wall_seconds" not in runs.frame or not keys or not all(factor.numeric for factor in keys):
         return LeftOut(
-            title, "it needs a column `wall_seconds` and the role `workers` or `threads`, factors of numbers"
+            title, "it needs a column 'wall_seconds' and the role 'workers' or 'threads', factors of numbers"
         )
     table, smallest = _efficiency(runs, keys)
     shown = [name for name in ("efficiency", "utilisation") if name in table]

@@ -16,7 +16,7 @@ def domain_matrix(runs: Runs) -> Section | LeftOut:
     title = "Domains: source × target"
     source, target = runs.role("source"), runs.role("target")
     if source is None or target is None:
-        return LeftOut(title, "it needs the roles `source` and `target`, factors with two levels or more each")
+        return LeftOut(title, "it needs the roles 'source' and 'target', factors with two levels or more each")
     columns = {"y": "after the transfer"}
     frame = runs.frame
     text = [f"Mean {runs.metric} over all else. White: no such run."]
@@ -25,7 +25,7 @@ def domain_matrix(runs: Runs) -> Section | LeftOut:
         frame = frame.assign(gain=sign * (frame["y"] - frame["before"]))
         columns = {"before": "before the transfer", "y": "after the transfer", "gain": "gain (positive: better)"}
     else:
-        text.append("Before the transfer: left out, the mapping names no column `before`.")
+        text.append("Before the transfer: left out, the mapping names no column 'before'.")
     marked, keys = runs.with_frame(frame), [source.key, target.key]
     beside = len(columns) if len(target.levels) <= 6 else 1
     figure, axes = drawing.panels(len(columns), columns=beside, height=1.5 + 0.28 * len(source.levels))
@@ -52,7 +52,7 @@ def forgetting(runs: Runs) -> Section | LeftOut:
     """Returns how much worse networks are on their source domain after the transfer."""
     title = "Forgetting of the source"
     if not {"source_before", "source_after"} <= set(runs.frame) or not runs.factors:
-        return LeftOut(title, "it needs the columns `source_before` and `source_after`")
+        return LeftOut(title, "it needs the columns 'source_before' and 'source_after'")
     sign = 1.0 if runs.lower else -1.0
     frame = runs.frame.assign(forgotten=sign * (runs.frame["source_after"] - runs.frame["source_before"]))
     marked = runs.with_frame(frame)

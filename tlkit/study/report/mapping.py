@@ -33,6 +33,7 @@ class TableMapping:
         ranges: nuisance factor -> the range that it was searched in.
         curves: CSV or Parquet with columns run, epoch, value: the training curves.
         curves_label: what their value is; empty: the metric.
+        shared_pretrain: whether runs start from a pretrain whose seconds and joules are not in theirs.
         missing: what the mapping names and the table does not have, one sentence each.
     """
 
@@ -53,4 +54,5 @@ class TableMapping:
     ranges: Mapping[str, Range] = field(default_factory=dict)
     curves: Path | None = None
     curves_label: str = ""
+    shared_pretrain: bool = False
     missing: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ def over_factors(runs: Runs) -> Section | LeftOut:
     title = "Over what was set, by target size"
     size, over = runs.role("size"), [factor for factor in runs.roles("over") if factor != runs.role("size")]
     if not over or size is None:
-        return LeftOut(title, "it needs the roles `over` and `size`, factors with two levels or more each")
+        return LeftOut(title, "it needs the roles 'over' and 'size', factors with two levels or more each")
     panel = runs.role("panel")
     figures, tables = [], []
     for place, x in enumerate(over, 1):
@@ -51,7 +51,7 @@ def protocols(runs: Runs) -> Section | LeftOut:
     """Returns best against common against none, over the target size."""
     size, protocol = runs.role("size"), runs.role("protocol")
     if size is None or protocol is None:
-        return LeftOut("Protocols against each other", "it needs the roles `protocol` and `size`, factors each")
+        return LeftOut("Protocols against each other", "it needs the roles 'protocol' and 'size', factors each")
     figure, axes = drawing.panels(1, height=3.6)
     draw_lines(axes[0], runs, size, protocol)
     axes[0].set_ylabel(drawing.better(runs))
@@ -69,7 +69,7 @@ def overfitting(runs: Runs) -> Section | LeftOut:
     rows = next(iter(runs.roles("over")), None)
     if not {"train_loss", "val_loss"} <= set(runs.frame) or rows is None:
         return LeftOut(
-            "Overfitting", "it needs the columns `train_loss` and `val_loss`, and a factor in the role `over`"
+            "Overfitting", "it needs the columns 'train_loss' and 'val_loss', and a factor in the role 'over'"
         )
     size = runs.role("size")
     size = None if size == rows else size

@@ -145,8 +145,9 @@ def _signed(text: str) -> str:
 
 
 def capital(text: str) -> str:
-    """Returns a text as the start of a sentence."""
-    return text[:1].upper() + text[1:]
+    """Returns a text as the start of a sentence; a path or another identifier stays as it is written."""
+    first = text.partition(" ")[0].rstrip(".,:;")
+    return text if any(sign in first for sign in "./_") else text[:1].upper() + text[1:]
 
 
 def percent(share: float) -> str:

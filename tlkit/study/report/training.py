@@ -23,7 +23,7 @@ def training_curves(runs: Runs, curves: pd.DataFrame | None) -> Section | LeftOu
     """
     title = "Training curves"
     if curves is None or "run" not in runs.frame:
-        return LeftOut(title, "it needs `curves`, a table with columns run, epoch, value, and the column `run`")
+        return LeftOut(title, "it needs 'curves', a table with columns run, epoch, value, and the column 'run'")
     factor = next((factor for key in most_important(runs)[:1] for factor in runs.factors if factor.key == key), None)
     names = runs.frame[["run", *([factor.key] if factor else [])]].drop_duplicates()  # a run may serve several levels
     curves = curves[np.isfinite(curves["value"])].assign(run=curves["run"].astype(str)).merge(names, on="run")
@@ -63,7 +63,7 @@ def best_epoch(runs: Runs) -> Section | LeftOut:
     """Returns where in the run the best epoch was, and what to do about it."""
     title = "Best epoch: early or late?"
     if "best_epoch_fraction" not in runs.frame or runs.frame["best_epoch_fraction"].isna().all():
-        return LeftOut(title, "it needs the column `best_epoch_fraction`")
+        return LeftOut(title, "it needs the column 'best_epoch_fraction'")
     fractions = runs.frame["best_epoch_fraction"].dropna()
     early, late = float((fractions <= FIFTH).mean()), float((fractions > 1 - FIFTH).mean())
     rows = [("all runs", "", len(fractions), early, late, float(fractions.median()))]
@@ -85,6 +85,7 @@ def best_epoch(runs: Runs) -> Section | LeftOut:
     axes.axvspan(0, FIFTH, color="#DDDDDD", alpha=0.5, zorder=0)
     axes.axvspan(1 - FIFTH, 1, color="#DDDDDD", alpha=0.5, zorder=0)
     axes.set(xlabel="best epoch as a fraction of the run", ylabel="runs", xlim=(0, 1))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     text = [
         f"The best epoch lies in the first fifth of the run in {percent(early)} of the runs, in the last fifth in "
         f"{percent(late)}. {advice(early, late)}",
