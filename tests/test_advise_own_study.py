@@ -165,7 +165,7 @@ def test_the_best_setting_of_a_study_is_written_as_it_was_run(
     table = pd.read_csv(tmp_path / "runs" / "mine" / "table.csv")
     best = table.groupby("model.optimizer.lr")["train/loss"].mean().idxmin()
     assert float(row(text, "model.optimizer.lr")[0]) == best and "Which rate?" in text
-    assert "tlkit fit --config best.yaml" in text
+    assert re.search(r"tlkit fit --config best.yaml --seed_everything 100\d$", text, re.M)  # else the same run again
     config = load_experiment(["--config", "best.yaml"])
     assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == best
     assert (config["name"], config["trainer"]["max_epochs"]) == ("best", 1)

@@ -156,9 +156,11 @@ def _experiment(question: Question, row: pd.Series, where: str) -> str:
     """Returns the configuration of a run, as it stands in its directory."""
     config = yaml.safe_load((Path(row["run"]) / "config.yaml").read_text(encoding="utf-8"))
     config = {key: value for key, value in config.items() if key not in ("name", "runs")}
+    again = (
+        f"tlkit fit --config {shlex.quote(str(question.write))} --seed_everything {1000 + config['seed_everything']}"
+    )
     header = (
-        f"# Is the best setting of {question.study}, {where}, as good again?\n#\n"
-        f"#   tlkit fit --config {shlex.quote(str(question.write))}\n#\n"
-        f"# Metric: that of the study's runs; this is {row['run']}, all defaults filled in.\n"
+        f"# Is the best setting of {question.study}, {where}, as good again?\n#\n#   {again}\n#\n"
+        f"# With its own seed it is {row['run']} again, all defaults filled in. Metric: that of the study's runs.\n"
     )
     return header + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
