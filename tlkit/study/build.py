@@ -16,6 +16,7 @@ from tlkit.paths import Config
 from tlkit.stage_cli import parse
 from tlkit.study.cells import Cell, cells, shown
 from tlkit.study.check import is_faulty, level_faults, resolve, value_faults, without
+from tlkit.study.check_metric import metric_fault
 from tlkit.study.planned import PlannedStage
 from tlkit.study.spec import Study
 from tlkit.study.spec_file import refusal
@@ -55,7 +56,10 @@ def build(study: Study, root: Path, faults: list[Fault]) -> tuple[list[PlannedSt
             faults = [*faults, *value_faults(sound, base, without(combined, sound), planner)]
         if faults or messages:
             raise UserError("\n".join([*([refusal(study.path, faults)] if faults else []), *messages]))
-        return _stages(base, combined, planner)
+        stages, parts = _stages(base, combined, planner)
+        if message := metric_fault(study, stages):
+            raise UserError(refusal(study.path, [Fault(_line_of(study, "metric"), "metric.name", message)]))
+        return stages, parts
 
 
 def _fixed(study: Study) -> list[str]:
