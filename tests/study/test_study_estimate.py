@@ -1,5 +1,6 @@
 """What a study will take: how much can run at once, seconds and bytes from what was measured, and its budget."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tlkit.errors import UserError
 from tlkit.study.estimate import estimate, over_budget, width
 from tlkit.study.plan import plan_study
 from tlkit.study.state import states
+from tlkit.study.todo import to_run
 
 
 @pytest.fixture
@@ -28,10 +30,38 @@ def test_how_many_stages_can_run_at_once(study: Path, capsys: pytest.CaptureFixt
     assert width(planned.plan.stages.values()) == 6
     for id_, stage in planned.plan.stages.items():
         if stage.stage == "pretrain":
-            finish(planned, id_)
+            run = finish(planned, id_)
+            (run / "checkpoints").mkdir()
+            (run / "checkpoints" / "best.ckpt").touch()
     assert "6 stages can start at once, up to 6 can run at the same time" in say(capsys, "plan", study)
     finish(planned, transfers(planned, **{"pretrain.layers": 1})[0])
     assert "5 stages can start at once, up to 5 can run at the same time" in say(capsys, "plan", study)
+
+
+def test_a_pretrain_without_weights_is_to_do_again(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (
+        STUDY.partition("scientific")[0]
+        + "scientific: {pretrain.layers: [0, 1, 2]}\nreplicates: {seed_everything: [0]}\n"
+    )
+    study.write_text(text + "metric: {name: test/accuracy, mode: max}\nbudget: {hours: 0.014}\n")  # 50.4 s
+    planned = plan_study(study)
+    for id_ in planned.plan.stages:
+        run = finish(planned, id_)  # its checkpoints are cleaned up
+    assert "1 pretrain: 1 done" in say(capsys, "plan", study)  # nothing starts from it
+    shutil.rmtree(run)
+    text = say(capsys, "plan", study)
+    assert "1 pretrain: 1 to do again (weights deleted)" in text and "  1 stage can start at once" in text
+    assert "to do: 20 s" in text and "done: 30 s" in text
+    assert [stage.stage for stage in to_run(planned.plan)] == ["pretrain", "transfer"]
+    lines = say(capsys, "status", study).splitlines()
+    pretrain = next(stage.id for stage in planned.plan.stages.values() if stage.stage == "pretrain")
+    assert ["done", "again", "to", "do", "all"] in [line.split() for line in lines]
+    assert ["pretrain", "0", "1", "0", "1"] in [line.split() for line in lines]
+    assert f"pretrain-{pretrain[:8]}; its weights are deleted" in lines[-1]
+    assert "to be run again: its weights" in say(capsys, "plan", study, "--explain", pretrain)
+    study.write_text(study.read_text().replace("0.014", "0.013"))
+    with pytest.raises(UserError, match=r"budget.hours: 0.013, the study takes 0.01389"):
+        say(capsys, "run", study)
 
 
 def test_the_budget_is_checked_once_something_is_measured(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

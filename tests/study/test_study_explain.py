@@ -80,7 +80,9 @@ def test_an_id_may_be_copied_from_what_is_said(write: Write, capsys: pytest.Capt
     study = write().with_name("study.yaml")
     study.write_text(STUDY)
     (id_,) = plan_study(study).plan.stages
-    with pytest.raises(UserError, match=f"got z of 0; such as transfer-{id_[:8]}; tlkit study table {study} lists all"):
+    with pytest.raises(
+        UserError, match=f"got 'z', with which no id begins; such as transfer-{id_[:8]}; tlkit study table {study}"
+    ):
         say(capsys, "plan", study, "--explain", "z")
     told = f"transfer-{id_[:8]} is to be run: no transfer stage of this study has been"
     assert told in say(capsys, "plan", study, "--explain", f"transfer-{id_[:8]}")

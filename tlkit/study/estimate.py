@@ -9,7 +9,7 @@ from statistics import fmean
 
 from tlkit.study.planned import PlannedStage, StudyPlan
 from tlkit.study.spec import Study
-from tlkit.study.state import Found
+from tlkit.study.state import Found, with_again
 
 WHOLE = ("setup", "fit", "test")  # the parts of `seconds` that do not overlap
 SIZED = 50  # run directories whose size is looked at
@@ -41,8 +41,9 @@ def estimate(study: Study, plan: StudyPlan, found: dict[str, Found]) -> Estimate
 
     Where there is none, as the mean of those of its kind.
     """
+    found = with_again(found, plan.pretrains)
     columns = study.columns("scientific")
-    done = [stage for stage in plan.stages.values() if found[stage.id].state == "done"]
+    done = [stage for stage in plan.stages.values() if found[stage.id].state in ("done", "again")]
     todo = [stage for stage in plan.stages.values() if found[stage.id].state != "done"]
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
     for stage in done:

@@ -7,7 +7,7 @@ from tlkit.errors import UserError
 from tlkit.paths import flatten
 from tlkit.study.plan import Planned
 from tlkit.study.planned import PlannedStage
-from tlkit.study.state import Found
+from tlkit.study.state import Found, with_again
 
 NOT_IDENTITY = (
     "name", "runs", "ckpt_path", "config", "pretrain", "trainer.logger", "trainer.enable_progress_bar",
@@ -19,6 +19,7 @@ REMEDY = {
     "damaged": "its result is not to be trusted",
     "cut off": "it was cut off, and goes on from its last checkpoint",
     "running": "it runs just now",
+    "again": "it is to be run again: its weights are deleted, and a stage to do starts from them",
 }
 
 
@@ -43,11 +44,12 @@ def explain(planned: Planned, found: dict[str, Found], id_: str) -> list[str]:
     named = [stage for stage in planned.plan.stages.values() if stage.id.startswith(beginning)]
     if len(named) != 1:
         some = ", ".join(f"{stage.stage}-{stage.id[:8]}" for stage in (named or list(planned.plan.stages.values()))[:8])
+        got = f"{len(named)} ids begin" if named else "no id begins"
         raise UserError(
-            f"--explain: expected the beginning of one id, got {id_} of {len(named)}; such as {some}; "
+            f"--explain: expected the beginning of one stage's id, got '{id_}', with which {got}; such as {some}; "
             f"tlkit study table {planned.study.path} lists all"
         )
-    return _explain(planned, found, named[0])
+    return _explain(planned, with_again(found, planned.plan.pretrains), named[0])
 
 
 def _explain(planned: Planned, found: dict[str, Found], stage: PlannedStage) -> list[str]:
@@ -72,7 +74,7 @@ def _explain(planned: Planned, found: dict[str, Found], stage: PlannedStage) -> 
 
 def _nearest(planned: Planned, found: dict[str, Found], stage: PlannedStage) -> _Neighbour | None:
     others = [*planned.plan.stages.values(), *planned.earlier.values()]
-    done = [other for other in others if other.stage == stage.stage and found[other.id].state == "done"]
+    done = [other for other in others if other.stage == stage.stage and found[other.id].state in ("done", "again")]
     mine = _facts(stage, planned.parts[stage.id])
     best: _Neighbour | None = None
     for other in done:

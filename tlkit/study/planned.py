@@ -41,3 +41,8 @@ class StudyPlan:
     root: Path
     stages: dict[str, PlannedStage]
     threads: int = 1
+
+    @property
+    def pretrains(self) -> dict[str, str | None]:
+        """Id of a stage -> that of the stage that it starts from."""
+        return {id_: stage.pretrain for id_, stage in self.stages.items()}

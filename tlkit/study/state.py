@@ -3,14 +3,15 @@
 import json
 import os
 import re
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from tlkit.runs import RESULT, identity_of, is_running
 
-State = Literal["done", "running", "failed", "damaged", "cut off", "to do"]
+State = Literal["done", "running", "failed", "damaged", "cut off", "again", "to do"]
 
 RUN = re.compile(r"(\w+)-([0-9a-f]{8})(?:-(\d+))?")
 KEYS = ("metric", "metrics", "seconds")  # a result without these is none
@@ -22,7 +23,8 @@ class Found:
     """What has become of a stage.
 
     Attributes:
-        state: ``cut off`` has begun and can go on; ``damaged`` has a result that is not to be trusted.
+        state: ``cut off`` has begun and can go on; ``damaged`` has a result that is not to be trusted;
+            ``again``, of `with_again`, is done, but its weights are deleted and a stage to do starts from them.
         path: its run directory, the newest; None: there is none.
         result: of the finished run; None: there is none.
     """
@@ -54,6 +56,40 @@ def states(root: Path, name: str, wanted: Collection[tuple[str, str]]) -> dict[s
 
 
 ORDER: tuple[State, ...] = ("done", "running", "cut off", "damaged")
+
+
+def with_again(found: dict[str, Found], pretrains: dict[str, str | None]) -> dict[str, Found]:
+    """Returns what has become of stages, where a finished one that `again` names is no longer ``done``.
+
+    Args:
+        found: id -> what has become of a stage.
+        pretrains: id -> that of the stage that it starts from, which comes before it.
+    """
+
+    @cache
+    def has_weights(id_: str) -> bool:
+        one = found[id_]
+        return bool(one.path and one.result and weights(one.path, one.result["metric"]))
+
+    todo = {id_ for id_ in pretrains if found[id_].state != "done"}
+    more = again(todo, pretrains, has_weights)
+    return found | {id_: replace(found[id_], state="again") for id_ in more}
+
+
+def again(todo: set[str], pretrains: dict[str, str | None], has_weights: Callable[[str], bool]) -> set[str]:
+    """Returns the finished stages that one to do starts from and whose weights are gone."""
+    wanted = set(todo)
+    for id_, source in reversed(pretrains.items()):
+        if source and id_ in wanted and source not in wanted and not has_weights(source):
+            wanted.add(source)
+    return wanted - todo
+
+
+def weights(run: Path, metric: dict[str, Any]) -> Path | None:
+    """Returns the checkpoint of a finished run that a stage starts from; None: it is gone."""
+    best, last = (run / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+    validated = metric.get("best") is not None and metric.get("name") != "train/loss"
+    return next((file for file in ([best] if validated else [best, last]) if file.exists()), None)
 
 
 def failures(directory: Path) -> dict[str, Path]:

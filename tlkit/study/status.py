@@ -7,7 +7,7 @@ from typing import Any, get_args
 from tlkit.errors import UserError
 from tlkit.runs import LOCK, owner
 from tlkit.study.plan import load
-from tlkit.study.state import Found, State, failures, states
+from tlkit.study.state import Found, State, failures, states, with_again
 
 LISTED = 8
 WHOLE = ("setup", "fit", "test")
@@ -28,6 +28,7 @@ def status(root: Path, name: str) -> list[str]:
         raise UserError(f"expected a planned study in {root / name}, got none; tlkit study plan FILE plans it")
     kinds = {row["id"]: row["stage"] for row in stored["stages"]}
     found = states(root, name, [(kind, id_) for id_, kind in kinds.items()])
+    found = with_again(found, {row["id"]: row["pretrain"] for row in stored["stages"]})
     lines = [f"{name}: {stored['study']['goal']}", *_counts(kinds, found), *_best(stored["study"], kinds, found)]
     records = failures(root / name)
     for one in found.values():
@@ -35,6 +36,8 @@ def status(root: Path, name: str) -> list[str]:
             lines.append(f"  running   {one.path}  {owner(one.path / LOCK)}")
     lines += _some("failed", [str(records[i[:8]]) for i, one in found.items() if one.state == "failed"])
     lines += _some("damaged", [f"{one.path}; it will be run again" for one in found.values() if one.state == "damaged"])
+    gone = "its weights are deleted, and a stage to do starts from them"
+    lines += _some("again", [f"{one.path}; {gone}" for one in found.values() if one.state == "again"])
     return lines
 
 

@@ -5,12 +5,15 @@ from collections import Counter
 from tlkit.study.estimate import Estimate, estimate, over_budget, unchecked_budget, width
 from tlkit.study.plan import Planned
 from tlkit.study.spec import Factor, label
-from tlkit.study.state import Found
+from tlkit.study.state import Found, with_again
+
+WORDS = {"again": "to do again (weights deleted)"}
 
 
 def summary(planned: Planned, found: dict[str, Found]) -> list[str]:
     """Returns what is said of a plan, one line each."""
     study, plan = planned.study, planned.plan
+    found = with_again(found, plan.pretrains)
     combined = {str(cell) for stage in plan.stages.values() for cell in stage.cells}
     lines = [f"{study.name}: {study.goal}"]
     for factor in study.factors:
@@ -22,12 +25,14 @@ def summary(planned: Planned, found: dict[str, Found]) -> list[str]:
     lines += [f"  {len(combined)} combinations, {len(plan.stages)} stages:"]
     for kind in dict.fromkeys(stage.stage for stage in plan.stages.values()):
         states = {state: number for (stage, state), number in counts.items() if stage == kind}
-        parts = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
+        parts = ", ".join(f"{number} {WORDS.get(state, state)}" for state, number in sorted(states.items()))
         lines.append(f"    {sum(states.values())} {kind}: {parts}")
     todo = [stage for stage in plan.stages.values() if found[stage.id].state != "done"]
     if todo:
         ready = sum(not stage.pretrain or found[stage.pretrain].state == "done" for stage in todo)
-        lines.append(f"  {ready} stages can start at once, up to {width(todo)} can run at the same time")
+        lines.append(
+            f"  {ready} stage{'s' * (ready != 1)} can start at once, up to {width(todo)} can run at the same time"
+        )
     expected = estimate(study, plan, found)
     lines.append(f"  {_expected(expected, bool(todo))}")
     lines += [f"  over budget: {excess}" for excess in over_budget(study, plan, expected)]

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from tlkit.study.planned import PlannedStage, StudyPlan
-from tlkit.study.state import RUN, finished_result
+from tlkit.study.state import RUN, again, finished_result, weights
 
 log = logging.getLogger("tlkit")
 
@@ -19,11 +19,7 @@ def to_run(plan: StudyPlan) -> list[PlannedStage]:
     """
     finished = _finished(plan.root, {id_[:8] for id_ in plan.stages})
     todo = {id_ for id_ in plan.stages if id_ not in finished}
-    has_weights = cache(_has_weights)
-    for id_, stage in reversed(plan.stages.items()):
-        source = stage.pretrain
-        if id_ in todo and source in finished and not has_weights(finished[source]):
-            todo.add(source)
+    todo |= again(todo, plan.pretrains, cache(lambda id_: _has_weights(finished[id_])))
     return [stage for id_, stage in plan.stages.items() if id_ in todo]
 
 
@@ -45,16 +41,11 @@ def _finished(root: Path, short: set[str]) -> dict[str, Path]:
 
 def _has_weights(run: Path) -> bool:
     """Tells whether a finished run has what a stage that starts from it reads: best.ckpt, whole."""
-    best, last = (run / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
-    metric = json.loads((run / "result.json").read_text())["metric"]
-    validated = metric.get("best") is not None and metric.get("name") != "train/loss"
-    if not best.exists():
-        if last.exists() and validated:
+    best = weights(run, json.loads((run / "result.json").read_text())["metric"])
+    if best is None:
+        if (run / "checkpoints" / "last.ckpt").exists():
             _set_aside(run, "of its checkpoints best.ckpt is missing, and last.ckpt would be taken for it")
-            return False
-        best = last
-    if not best.exists():
-        return False  # cleaned up
+        return False  # else cleaned up
     try:
         with zipfile.ZipFile(best) as archive:  # torch reads what is in it without looking at the checksums
             wrong = archive.testzip()
