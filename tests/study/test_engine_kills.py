@@ -100,6 +100,21 @@ def test_sixty_stages_and_twenty_kills(tmp_path):
     assert len(list((tmp_path / "runs" / "toys").glob("*/identity.json"))) == 60
 
 
+def test_a_driver_killed_while_it_starts_leaves_nothing(tmp_path):
+    drivers = []
+    for number, started in enumerate(["launch interchange", "launch pool", "spawn_main"]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        driver = start(folder, toy_study(folder, [{"seed_everything": 0}]), str(engine(folder)))
+        while not any(started in command for command in processes(str(folder)).values()):
+            assert driver.poll() is None, driver.communicate()[0]
+            time.sleep(0.01)
+        driver.kill()
+        drivers.append(driver)
+    assert gone(str(tmp_path), 90)
+    assert [driver.communicate()[0] for driver in drivers] == ["", "", ""]
+
+
 def test_ctrl_c_ends_everything_in_order(tmp_path):
     nap = {"class_path": "probes.Nap", "init_args": {"seconds": 2.0}}
     common = {"trainer.callbacks": [nap], "data.num_workers": 1}

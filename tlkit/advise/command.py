@@ -36,6 +36,7 @@ def advise(words: Sequence[str]) -> None:
             write_text(question.write, text)
         except OSError as error:
             raise UserError(f"--write: expected a file that can be written, got {error}") from error
-        print(f"\nwritten: tlkit fit --config {shlex.quote(str(question.write))}")
+        command = next(line for line in text.splitlines() if line.startswith("#   tlkit fit"))
+        print(f"\nwritten: {command.removeprefix('#').strip()}")
     elif text:
         print("\nAs an experiment: the same with --write FILE")

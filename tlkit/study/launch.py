@@ -1,19 +1,41 @@
-"""Starts Parsl's processes so that none outlives its parent: ``python -m tlkit.study.launch interchange|pool …``.
+"""Starts Parsl's processes so that none outlives its parent: ``python -m tlkit.study.launch interchange PID|pool …``.
 
 Parsl's own commands leave, after a SIGKILL of the driver, the interchange and with it everything else running.
 """
 
+import os
 import runpy
 import signal
 import sys
+import threading
 import uuid
 from multiprocessing.managers import SyncManager
+from typing import Any
+
+import zmq
+from parsl import curvezmq
 
 from tlkit.study import accelerators
 from tlkit.study.survival import SocketQueue, die_with_parent
 
 _PARSL = "parsl.executors.high_throughput"
 _ACCELERATORS = "--available-accelerators"  # the last of the pool's options
+_ANSWER = 30  # seconds that the interchange has for a pool's first message
+
+
+class _ImpatientContext(curvezmq.ClientContext):
+    """A pool's: an interchange that was killed while the pool started would be waited for without end."""
+
+    def socket(self, *args: Any, **kwargs: Any) -> zmq.Socket[bytes]:
+        opened = super().socket(*args, **kwargs)
+        opened.setsockopt(zmq.RCVTIMEO, 1000 * _ANSWER)
+        return opened
+
+
+def _end(failure: threading.ExceptHookArgs) -> None:
+    """Ends a pool that has lost a thread: it would hold its cores, do nothing, and be missed by nobody."""
+    threading.__excepthook__(failure)
+    os._exit(1)
 
 
 def _pool() -> None:
@@ -24,16 +46,18 @@ def _pool() -> None:
     def manager() -> SyncManager:
         # a name without a file: killed as it is with its pool, it would leave a directory in /tmp each time
         started = SyncManager(address=f"\0tlkit-{uuid.uuid4()}", ctx=SpawnContext)
-        started.start(initializer=die_with_parent)
+        started.start(initializer=die_with_parent, initargs=(os.getpid(),))
         return started
 
-    for name, substitute in (("Queue", SocketQueue), ("Manager", manager)):
-        setattr(SpawnContext, name, substitute)
+    substitutes = (SpawnContext, "Queue", SocketQueue), (SpawnContext, "Manager", manager)
+    for target, name, substitute in (*substitutes, (curvezmq, "ClientContext", _ImpatientContext)):
+        setattr(target, name, substitute)
+    threading.excepthook = _end
     runpy.run_module(f"{_PARSL}.process_worker_pool", run_name="__main__", alter_sys=True)
 
 
 def _interchange() -> None:
-    die_with_parent()
+    die_with_parent(int(sys.argv.pop(1)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which then ends this process in order
     runpy.run_module(f"{_PARSL}.interchange", run_name="__main__", alter_sys=True)
 

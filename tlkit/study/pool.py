@@ -205,7 +205,7 @@ def _adapt(executor: Any, threads: int, expected: Collection[float], engine: Pat
             f"processes that train on their main thread, got {type(executor).__name__}"
         )
     launch = [sys.executable, "-m", "tlkit.study.launch"]
-    executor.interchange_launch_cmd = [*launch, "interchange"]
+    executor.interchange_launch_cmd = [*launch, "interchange", str(os.getpid())]
     if executor.launch_cmd == DEFAULT_LAUNCH_CMD:
         executor.launch_cmd = DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", shlex.join([*launch, "pool"]))
     executor.heartbeat_period = min(executor.heartbeat_period, HEARTBEAT)

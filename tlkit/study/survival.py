@@ -12,10 +12,16 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _retired = False
 
 
-def die_with_parent() -> None:
-    """Asks the kernel to kill this process when the one that started it ends, however it ends."""
+def die_with_parent(parent: int | None) -> None:
+    """Asks the kernel to kill this process when the one that started it ends, however it ends.
+
+    Args:
+        parent: the one that started it: if it is gone by now, this process ends at once.
+    """
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:
+        os._exit(1)  # the kernel was asked too late
 
 
 def retire() -> None:

@@ -149,7 +149,8 @@ def _failed(task: Task, error: BaseException) -> Done:
 
 def _prepare(task: Task) -> None:
     """Makes a worker of Parsl's fit for training; before torch is imported."""
-    survival.die_with_parent()
+    if pool := multiprocessing.parent_process():
+        survival.die_with_parent(pool.pid)
     accelerators.take()
     os.chdir(task.cwd)
     sys.path += [entry for entry in task.path if entry not in sys.path]
