@@ -111,7 +111,7 @@ def test_a_driver_killed_while_it_starts_leaves_nothing(tmp_path):
             time.sleep(0.01)
         driver.kill()
         drivers.append(driver)
-    assert gone(str(tmp_path), 90)
+    assert gone(str(tmp_path), 30)
     assert [driver.communicate()[0] for driver in drivers] == ["", "", ""]
 
 

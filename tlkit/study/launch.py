@@ -20,15 +20,17 @@ from tlkit.study.survival import SocketQueue, die_with_parent
 
 _PARSL = "parsl.executors.high_throughput"
 _ACCELERATORS = "--available-accelerators"  # the last of the pool's options
-_ANSWER = 30  # seconds that the interchange has for a pool's first message
+_THRESHOLD = "--hb_threshold="  # seconds without a word from the interchange after which a pool ends
 
 
 class _ImpatientContext(curvezmq.ClientContext):
     """A pool's: an interchange that was killed while the pool started would be waited for without end."""
 
+    limit = 0.0  # s
+
     def socket(self, *args: Any, **kwargs: Any) -> zmq.Socket[bytes]:
         opened = super().socket(*args, **kwargs)
-        opened.setsockopt(zmq.RCVTIMEO, 1000 * _ANSWER)
+        opened.setsockopt(zmq.RCVTIMEO, round(1000 * self.limit))
         return opened
 
 
@@ -50,6 +52,8 @@ def _pool() -> None:
         return started
 
     substitutes = (SpawnContext, "Queue", SocketQueue), (SpawnContext, "Manager", manager)
+    (threshold,) = [word for word in sys.argv if word.startswith(_THRESHOLD)]
+    _ImpatientContext.limit = float(threshold.removeprefix(_THRESHOLD))
     for target, name, substitute in (*substitutes, (curvezmq, "ClientContext", _ImpatientContext)):
         setattr(target, name, substitute)
     threading.excepthook = _end

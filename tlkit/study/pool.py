@@ -214,6 +214,7 @@ def _adapt(executor: Any, threads: int, expected: Collection[float], engine: Pat
     if isinstance(executor.provider, LocalProvider):
         cores = len(os.sched_getaffinity(0))  # Parsl would count all of the machine
         executor.heartbeat_threshold = min(executor.heartbeat_threshold, THRESHOLD)
+        executor.address_probe_timeout = executor.heartbeat_threshold
         executor.cores_per_worker = min(executor.cores_per_worker, cores)  # more threads than cores: one worker
         executor.provider.worker_init += f"\nexport PARSL_CORES={cores}"
     try:
