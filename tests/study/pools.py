@@ -3,12 +3,16 @@
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import pytest
 import yaml
 
 from tlkit.study.planned import StudyPlan
@@ -90,6 +94,33 @@ def start(tmp_path: Path, study: StudyPlan, engine: str, **environment: str) -> 
         text=True,
         start_new_session=True,
     )
+
+
+def until(happened: Callable[[], object], driver: subprocess.Popen[str], seconds: float = 120) -> None:
+    """Waits until something has happened, while a driver works; for more than so long is a failure."""
+    end = time.monotonic() + seconds
+    while not happened():
+        if driver.poll() is not None or time.monotonic() > end:
+            _give_up(driver, f"what was waited for has not happened in {seconds:.0f} s, or before the driver's end")
+        time.sleep(0.05)
+
+
+def last_words(driver: subprocess.Popen[str], seconds: float = 240) -> str:
+    """Returns all that a driver has said, once it and whoever has its output have ended; later than so is a failure."""
+    try:
+        return driver.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        _give_up(driver, f"a driver, or who has its output, has not ended in {seconds:.0f} s")
+
+
+def _give_up(driver: subprocess.Popen[str], why: str) -> NoReturn:
+    """Ends a driver and all that follows from it: nobody else would, and who waits for its output would for ever."""
+    assert isinstance(driver.args, list)
+    left = processes(str(Path(driver.args[2]).parent))
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    pytest.fail(f"{why}; said: {driver.communicate(timeout=30)[0]!r}; still there: {left}")
 
 
 def processes(mark: str) -> dict[int, str]:

@@ -72,7 +72,7 @@ def one_node() -> Iterator[None]:
                 running.callback(_stop, subprocess.Popen(command, stdout=log, stderr=log))
             time.sleep(1)
         _wait_for_node(place)
-        running.callback(subprocess.run, ["scancel", "--user=root"])
+        running.callback(said, "scancel", "--user=root")
         yield
 
 
@@ -86,7 +86,11 @@ def _free_ports(count: int) -> list[int]:
 
 def _stop(daemon: "subprocess.Popen[bytes]") -> None:
     daemon.terminate()
-    daemon.wait(30)
+    try:
+        daemon.wait(30)
+    except subprocess.TimeoutExpired:
+        daemon.kill()
+        daemon.wait()
 
 
 def _wait_for_node(place: Path) -> None:
@@ -100,7 +104,7 @@ def _wait_for_node(place: Path) -> None:
 
 def said(*words: str) -> str:
     """Returns the output of one of SLURM's commands."""
-    return subprocess.run(words, capture_output=True, text=True).stdout
+    return subprocess.run(words, capture_output=True, text=True, timeout=60).stdout
 
 
 def jobs() -> dict[str, dict[str, str]]:

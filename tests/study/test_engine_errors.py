@@ -3,14 +3,13 @@
 import os
 import re
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from parsl.providers import LocalProvider
-from pools import ENGINES, children, engine, gone, processes, start
+from pools import ENGINES, children, engine, gone, last_words, processes, start, until
 from studies import toy_study
 from trivial import nap, trivial_study
 
@@ -102,13 +101,11 @@ def test_an_interchange_that_dies_ends_the_study_and_starting_again_goes_on(tmp_
     nap = {"class_path": "probes.Nap", "init_args": {"seconds": 1.0}}
     study = toy_study(tmp_path, [{"seed_everything": seed, "trainer.callbacks": [nap]} for seed in range(2)])
     driver = start(tmp_path, study, str(engine(tmp_path)))
-    while not list(tmp_path.glob("runs/toys/*/checkpoints/last.ckpt")):
-        assert driver.poll() is None, driver.communicate()[0]
-        time.sleep(0.1)
+    until(lambda: list(tmp_path.glob("runs/toys/*/checkpoints/last.ckpt")), driver)
     known = processes(str(tmp_path))
     (interchange,) = [pid for pid in children(driver.pid) if "interchange" in known.get(pid, "")]
     os.kill(interchange, signal.SIGKILL)
-    out = driver.communicate(timeout=120)[0]
+    out = last_words(driver, 120)
     assert "Parsl's interchange has ended or does not answer; its log is in" in out
     assert gone(str(tmp_path), 30)
     assert carry_out(study, engine(tmp_path)).failed == {}

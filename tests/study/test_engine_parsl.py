@@ -10,7 +10,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from pools import ENGINES, HERE, PROBED, engine, probes, results, spy, start, starts
+from pools import ENGINES, HERE, PROBED, engine, last_words, probes, results, spy, start, starts
 from studies import toy_study
 from trivial import nap, trivial_study
 
@@ -138,7 +138,8 @@ def test_workers_are_pinned_before_torch_is_imported(tmp_path, monkeypatch, name
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     environment = {"TORCH_SPY": str(notes)} | ({"CUDA_VISIBLE_DEVICES": given} if given else {})
     driver = start(tmp_path, study, str(file) if named else "default", **environment)
-    assert (driver.communicate()[0], driver.returncode)[1] == 0
+    said = last_words(driver)
+    assert driver.returncode == 0, said
     imports = [line.split() for line in notes.read_text().splitlines()]
     assert len({pid for pid, _ in imports}) == len(imports)
     assert sorted(device for _, device in imports) == seen

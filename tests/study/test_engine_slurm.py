@@ -3,7 +3,6 @@
 import re
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 
 import pandas as pd
@@ -50,17 +49,22 @@ def test_slurm_gives_the_table_of_this_machine_although_a_pilot_job_is_cancelled
     written, elsewhere = (written_study(place, 30, PROBED) for place in (tmp_path, tmp_path / "here"))
     study, here = written.plan, elsewhere.plan
     cancelled: list[str] = []
+    over = threading.Event()
 
     def cancel() -> None:
         while not list(tmp_path.glob("runs/toys/*/checkpoints/last.ckpt")):
-            time.sleep(0.2)
+            if over.wait(0.2):
+                return
         cancelled.extend(said("squeue", "-h", "-o", "%A").split())
-        subprocess.run(["scancel", *cancelled], check=True)
+        subprocess.run(["scancel", *cancelled], check=True, timeout=60)
 
     canceller = threading.Thread(target=cancel)
     canceller.start()
-    assert carry_out(study, engine(tmp_path, max_blocks=1), {id_: 5.0 for id_ in study.stages}).failed == {}
-    canceller.join()
+    try:
+        assert carry_out(study, engine(tmp_path, max_blocks=1), {id_: 5.0 for id_ in study.stages}).failed == {}
+    finally:
+        over.set()
+        canceller.join()
     assert [jobs()[job]["JobState"] for job in cancelled] == ["CANCELLED"]
     seen = {(probe["environment"], probe["world_size"], probe["threads"]) for probe in probes(study)}
     assert seen == {("LightningEnvironment", 1, 1)}

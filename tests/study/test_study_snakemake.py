@@ -29,7 +29,7 @@ pytestmark = [
 def snakemake(flow: Path, *words: Any) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "XDG_CACHE_HOME": str(flow.parent / "cache")}
     command = [sys.executable, "-m", "snakemake", *map(str, words)]
-    return subprocess.run(command, cwd=flow, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, cwd=flow, env=environment, capture_output=True, text=True, timeout=240)
 
 
 def same_table(path: Path, capsys: pytest.CaptureFixture[str]) -> bool:
