@@ -1,5 +1,6 @@
 """What every command does about messages, and about what can go wrong in it. Imports nothing heavy."""
 
+import errno
 import logging
 import os
 import sys
@@ -13,6 +14,10 @@ from tlkit.errors import FULL_DISK, UserError, mistake_behind
 log = logging.getLogger("tlkit")
 
 INTERRUPTED = 130
+REFUSED = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
+)  # fmt: skip
+"""Numbers of an `OSError` for a place that a user may not, or cannot, read or write."""
 
 
 def guard(action: Callable[[], None], again: str, resumes: bool, debug: bool) -> int:
@@ -40,6 +45,13 @@ def guard(action: Callable[[], None], again: str, resumes: bool, debug: bool) ->
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
+        if error.errno in REFUSED and error.filename:
+            return _fail(
+                f"expected to read or write {error.filename2 or error.filename}, got '{error.strerror}'; mend that or "
+                f"name another place, then {'go on with' if resumes else 'start again'}: {again}",
+                2,
+                debug,
+            )
         if error.errno not in FULL_DISK:
             raise
         where = f" while writing {error.filename}" if error.filename else ""

@@ -72,6 +72,30 @@ def test_a_disk_that_is_full_for_the_driver(write: Write) -> None:
     assert [path.name for path in root.glob("toys/*")] == ["plan.json"]
 
 
+@pytest.mark.parametrize(
+    ("command", "in_the_way"),
+    [
+        ("plan {study} --runs {file}", "{file}/toys"),
+        ("export {study} --to snakemake --out {file}/flow", "{file}/flow"),
+        ("table {study}", "{runs}/toys/table.csv"),
+        ("plan {study} --runs {folder}", "{folder}/toys/plan.json"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_one_line(
+    command: str, in_the_way: str, write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"study": a_study(write()), "runs": tmp_path / "runs", "file": tmp_path / "f", "folder": tmp_path / "d"}
+    (tmp_path / "f").write_text("")
+    for folder in ("runs/toys/table.csv/in", "d/toys/plan.json/in"):
+        (tmp_path / folder).mkdir(parents=True)
+    command = "tlkit study " + command.format(**places)
+    assert main(command.split()[1:]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"tlkit: expected to read or write {in_the_way.format(**places)}, got '")
+    assert said.endswith(f"name another place, then start again: {command}\n") and said.count("\n") == 1
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
 def test_a_second_driver_leaves_the_plan_of_the_first_alone(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     study = a_study(write())
     plan = plan_study(study).plan
