@@ -10,6 +10,7 @@ from tlkit.study.plan import load
 from tlkit.study.state import Found, State, failures, states, with_again
 
 LISTED = 8
+SHORT = 100  # characters of a reason
 WHOLE = ("setup", "fit", "test")
 
 
@@ -30,11 +31,14 @@ def status(root: Path, name: str) -> list[str]:
     found = states(root, name, [(kind, id_) for id_, kind in kinds.items()])
     found = with_again(found, {row["id"]: row["pretrain"] for row in stored["stages"]})
     lines = [f"{name}: {stored['study']['goal']}", *_counts(kinds, found), *_best(stored["study"], kinds, found)]
-    records = failures(root / name)
     for one in found.values():
         if one.state == "running" and one.path:
             lines.append(f"  running   {one.path}  {owner(one.path / LOCK)}")
-    lines += _some("failed", [str(records[i[:8]]) for i, one in found.items() if one.state == "failed"])
+    failed = {row["id"]: row["pretrain"] for row in stored["stages"] if found[row["id"]].state == "failed"}
+    records = failures(root / name)
+    # those that were not run because their pretrain failed come last
+    paths = [records[id_[:8]] for id_ in sorted(failed, key=lambda id_: failed[id_] in failed)]
+    lines += _some("failed", [*map(_failure, paths[:LISTED]), *map(str, paths[LISTED:])])
     lines += _some("damaged", [f"{one.path}; it will be run again" for one in found.values() if one.state == "damaged"])
     gone = "its weights are deleted, and a stage to do starts from them"
     lines += _some("again", [f"{one.path}; {gone}" for one in found.values() if one.state == "again"])
@@ -62,6 +66,17 @@ def _best(asked: dict[str, Any], kinds: dict[str, str], found: dict[str, Found])
         return []
     value, path = (max if asked["mode"] == "max" else min)(values, key=lambda item: item[0])
     return [f"  best so far: {asked['metric']} {value:.4g} of {len(values)} runs, {path}"]
+
+
+def _failure(record: Path) -> str:
+    """Returns where the log of a failure is, and what went wrong, shortened."""
+    try:
+        reason = (record / "reason.txt").read_text().partition("\n")[0].removesuffix(f" ({record.resolve()})")
+    except OSError:
+        reason = ""
+    files = (file for name in ("log.txt", "traceback.txt") if (file := record / name).exists())
+    short = reason if len(reason) <= SHORT else f"{reason[: SHORT - 1]}…"
+    return f"{next(files, record)}  {short}".rstrip()
 
 
 def _some(what: str, texts: list[str]) -> list[str]:
