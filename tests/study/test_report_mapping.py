@@ -139,6 +139,9 @@ def test_where_keeps_rows(expression: str, rows: list[int]) -> None:
     ("expression", "message"),
     [
         ("rat > 1", "expected a column, got 'rat'; did you mean 'rate'?"),
+        ("val/loss > 1", "got 'val'; put it in backticks: `val/loss`; valid: "),
+        ("part == a", "expected a column, got 'a'; a text is quoted: 'a'; valid: "),
+        ("rate = 1", "got 'rate = 1'; equal is =="),
         ("part > 1", "expected two numbers or two texts, got 'part' against 1, one is text"),
         ('rate in ["a"]', "one is text"),
         ("rate", "expected a condition on the columns"),
@@ -158,7 +161,7 @@ def test_where_keeps_rows(expression: str, rows: list[int]) -> None:
 )
 def test_where_says_what_is_wrong_and_runs_nothing(expression: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
-        select(TABLE, expression)
+        select(TABLE.assign(**{"val/loss": 1}), expression)
     assert message in str(caught.value)
 
 

@@ -105,6 +105,8 @@ def test_rows_are_chosen_and_sorted(planned: Planned, capsys: pytest.CaptureFixt
     _, text = table(planned, capsys, "--where", "status == 'done' and protocol == 'none'", "--sort", "-test/accuracy")
     rows = [line.split() for line in text.splitlines()[1:-1]]
     assert [row[5] for row in rows] == ["0.07", "0.05", "0.03", "0.01"]
+    where = ("--where", "status == 'done' and `protocol` == 'none'")
+    assert table(planned, capsys, *where, "--sort", "-`test/accuracy`")[1] == text
     with pytest.raises(UserError, match="did you mean 'test/accuracy'"):
         commands.run(["table", str(planned.study.path), "--sort", "test/acuracy"])
 

@@ -128,7 +128,7 @@ def table(args: Sequence[str]) -> None:
     """
     parser = StudyParser("table", table, "FILE [--where CONDITION] [--sort COLUMN] [--runs DIR]")
     parser.add_argument("file", type=Path, help="the study's YAML")
-    parser.add_argument("--where", metavar="CONDITION", help="which rows to print: 'status == \"done\" and epochs > 5'")
+    parser.add_argument("--where", metavar="CONDITION", help="rows to print: 'status == \"done\" and `test/loss` < 1'")
     parser.add_argument("--sort", metavar="COLUMN", help="a column to print them by; -COLUMN: from the largest down")
     parser.add_argument("--runs", type=Path, help=RUNS)
     given = parser.parse_args(_signed(args))

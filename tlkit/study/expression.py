@@ -56,7 +56,8 @@ def select(frame: pd.DataFrame, expression: str) -> pd.Series:
     try:
         tree = ast.parse(re.sub(NAMED, placeholder, expression.strip()), mode="eval")
     except (SyntaxError, ValueError) as error:
-        raise UserError(f"expected an expression of {HELP}, got '{expression}'") from error
+        hint = "; equal is ==" if re.search("(?<![=!<>])=(?!=)", expression) else ""
+        raise UserError(f"expected an expression of {HELP}, got '{expression}'{hint}") from error
     rows = _Rows(frame, quoted, expression).value(tree.body)
     if not isinstance(rows, pd.Series) or rows.dtype != bool:
         raise UserError(f"expected a condition on the columns, got '{expression}'")
@@ -161,9 +162,17 @@ class _Rows:
             name = self.quoted[int(match[1])]
         if name not in self.frame:
             valid = ", ".join(map(str, self.frame))
-            raise UserError(f"expected a column, got '{name}'{suggest(name, self.frame) or ';'} valid: {valid}")
+            raise UserError(f"expected a column, got '{name}'{self._meant(name) or ';'} valid: {valid}")
         numbers = as_numbers(self.frame[name])
         return self.frame[name].astype(str) if numbers is None else numbers.rename(name)
+
+    def _meant(self, name: str) -> str:
+        """Returns how to write what was probably meant by a name that no column has."""
+        odd = [column for column in map(str, self.frame) if not re.fullmatch(r"[\w.]+", column)]
+        written = [column for column in odd if name in column and column in self.expression]
+        if written:
+            return f"; put it in backticks: `{max(written, key=len)}`;"
+        return f"; a text is quoted: '{name}';" if self.frame.isin([name]).any(axis=None) else suggest(name, self.frame)
 
 
 def _is_text(side: Any) -> bool:

@@ -140,7 +140,7 @@ def chosen(frame: pd.DataFrame, where: str | None, sort: str | None) -> pd.DataF
     rows = frame[select(frame, where)] if where else frame
     if not sort:
         return rows
-    name = sort.removeprefix("-")
+    name = sort.removeprefix("-").strip("`")  # as in a condition
     if name not in frame:
         raise UserError(f"--sort: no column '{name}'{suggest(name, frame) or ';'} valid: {', '.join(frame)}")
     numbers = as_numbers(rows[name])
