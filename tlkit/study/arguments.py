@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from tlkit.errors import UserError
 
@@ -25,6 +26,20 @@ class StudyParser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
         """Raises `UserError` in place of leaving the process."""
         raise UserError(f"{self.prog.removeprefix('tlkit ')}: {message}; usage: {self.usage}")
+
+
+def study_file(word: str) -> Path:
+    """Returns the path of a study's YAML; whether it can be read, its reader says.
+
+    Raises:
+        UserError: it is no file, but the study's name or a directory.
+    """
+    path = Path(word)
+    if path.suffix in (".yaml", ".yml") or (path.exists() and not path.is_dir()):
+        return path
+    near = (Path(folder, f"{path.name}.yaml") for folder in (path.parent, "configs/studies", "configs"))
+    meant = next((f"; did you mean {file}?" for file in near if file.is_file()), ";")
+    raise UserError(f"expected the study's YAML file, got '{word}'{meant} only tlkit study status takes a name")
 
 
 def study_words(given: argparse.Namespace) -> list[str]:

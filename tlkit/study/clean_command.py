@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tlkit.errors import UserError
-from tlkit.study.arguments import RUNS, StudyParser
+from tlkit.study.arguments import RUNS, StudyParser, study_file
 
 
 def clean(args: Sequence[str]) -> None:
@@ -15,7 +15,7 @@ def clean(args: Sequence[str]) -> None:
         UserError: what is wrong with the study; a driver is at it; there is no terminal to ask on.
     """
     parser = StudyParser("clean", clean, "FILE [--checkpoints] [--former] [--yes] [--runs DIR]")
-    parser.add_argument("file", type=Path, help="the study's YAML")
+    parser.add_argument("file", type=study_file, help="the study's YAML")
     parser.add_argument(
         "--checkpoints",
         action="store_true",

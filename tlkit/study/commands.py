@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tlkit.errors import UserError, suggest
-from tlkit.study.arguments import RUNS, StudyParser, about, study_words
+from tlkit.study.arguments import RUNS, StudyParser, about, study_file, study_words
 from tlkit.study.clean_command import clean
 from tlkit.study.export_command import export
 from tlkit.study.stage_command import stage
@@ -33,7 +33,7 @@ def plan(args: Sequence[str]) -> None:
         UserError: everything that is wrong with the study.
     """
     parser = StudyParser("plan", plan, "FILE [--explain ID] [--runs DIR]")
-    parser.add_argument("file", type=Path, help="the study's YAML")
+    parser.add_argument("file", type=study_file, help="the study's YAML")
     parser.add_argument("--explain", metavar="ID", help="why is this stage to be run? the beginning of its id will do")
     parser.add_argument("--runs", type=Path, help=RUNS)
     given = parser.parse_args(args)
@@ -60,7 +60,7 @@ def run_study(args: Sequence[str]) -> None:
         SystemExit: 1, some stages failed.
     """
     parser = StudyParser("run", run_study, "FILE [--engine E.yaml|inline] [--runs DIR]")
-    parser.add_argument("file", type=Path, help="the study's YAML")
+    parser.add_argument("file", type=study_file, help="the study's YAML")
     parser.add_argument("--engine", help="YAML of an engine, or inline: in this process; by default this machine")
     parser.add_argument("--runs", type=Path, help=RUNS)
     given = parser.parse_args(args)
@@ -127,7 +127,7 @@ def table(args: Sequence[str]) -> None:
         UserError: what is wrong with the study, or with the condition.
     """
     parser = StudyParser("table", table, "FILE [--where CONDITION] [--sort COLUMN] [--runs DIR]")
-    parser.add_argument("file", type=Path, help="the study's YAML")
+    parser.add_argument("file", type=study_file, help="the study's YAML")
     parser.add_argument("--where", metavar="CONDITION", help="rows to print: 'status == \"done\" and `test/loss` < 1'")
     parser.add_argument("--sort", metavar="COLUMN", help="a column to print them by; -COLUMN: from the largest down")
     parser.add_argument("--runs", type=Path, help=RUNS)
@@ -153,7 +153,7 @@ def report(args: Sequence[str]) -> None:
         UserError: an option is missing or unknown; what is wrong with the study, the table or the mapping.
     """
     parser = StudyParser("report", report, "FILE [--out DIR] [--runs DIR] | --table T.csv --mapping M.yaml --out DIR")
-    parser.add_argument("file", type=Path, nargs="?", help="the study's YAML")
+    parser.add_argument("file", type=study_file, nargs="?", help="the study's YAML")
     parser.add_argument("--table", type=Path, help="CSV or Parquet, one row per run")
     parser.add_argument("--mapping", type=Path, help="YAML that says what the columns are")
     parser.add_argument("--out", type=Path, help="a new directory, or one with an earlier report")

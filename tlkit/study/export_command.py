@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tlkit.errors import UserError, suggest
-from tlkit.study.arguments import RUNS, StudyParser, study_words
+from tlkit.study.arguments import RUNS, StudyParser, study_file, study_words
 
 MANAGERS = ("snakemake",)
 
@@ -16,7 +16,7 @@ def export(args: Sequence[str]) -> None:
         UserError: no such manager; what is wrong with the study; it takes more than its budget; other files in the way.
     """
     parser = StudyParser("export", export, f"FILE --to {'|'.join(MANAGERS)} --out DIR [--runs DIR]")
-    parser.add_argument("file", type=Path, help="the study's YAML")
+    parser.add_argument("file", type=study_file, help="the study's YAML")
     parser.add_argument("--to", required=True, help=f"the workflow manager: {', '.join(MANAGERS)}")
     parser.add_argument("--out", type=Path, required=True, help="a new directory, or one with an earlier export")
     parser.add_argument("--runs", type=Path, help=RUNS)

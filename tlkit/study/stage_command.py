@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tlkit.errors import UserError
 from tlkit.runs import lock, write_text
-from tlkit.study.arguments import RUNS, StudyParser
+from tlkit.study.arguments import RUNS, StudyParser, study_file
 from tlkit.study.planned import PlannedStage, StudyPlan
 
 
@@ -22,7 +22,7 @@ def stage(args: Sequence[str]) -> None:
         SystemExit: 1, the stage failed.
     """
     parser = StudyParser("stage", stage, "FILE ID [--result FILE] [--runs DIR]")
-    parser.add_argument("file", type=Path, help="the study's YAML")
+    parser.add_argument("file", type=study_file, help="the study's YAML")
     parser.add_argument("id", help="of the stage; the beginning will do")
     parser.add_argument("--result", type=Path, help="a file that gets the stage's result as well")
     parser.add_argument("--runs", type=Path, help=RUNS)
