@@ -101,7 +101,7 @@ def test_checkpoints_that_are_not_the_best_go(planned: Planned, capsys: pytest.C
     done = [run_of(planned, id_) for id_ in planned.plan.stages if id_ != missing(planned)]
     assert len(done) == 5
     assert gone == {f"toys/{run.name}/checkpoints/last.ckpt" for run in done}
-    assert f"{directory(planned)}: 250 kB can go" in text  # 5 of 50 kB
+    assert text.startswith(f"{directory(planned)}: 250 kB can go\n")  # 5 of 50 kB
     assert "250 kB      5 last.ckpt of finished runs" in text
     assert "120 kB more with --checkpoints" in text  # 4 of 30 kB: one pretrain is needed
     assert "nothing to clean up" in say(capsys, "clean", planned.study.path)

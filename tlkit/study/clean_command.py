@@ -38,18 +38,18 @@ def clean(args: Sequence[str]) -> None:
     directory = planned.plan.root / planned.plan.name
     with sole_driver(directory / ".driver.lock"):
         found = Survey(planned)
-        kinds = [kind for kind in found.safe if kind.paths]
+        kinds, more = [kind for kind in found.safe if kind.paths], []
         for option, kind in (("checkpoints", found.weights), ("former", found.former)):
             if kind.paths and getattr(given, option):
                 kinds.append(kind)
             elif kind.paths:
-                print(f"{size_text(kind.size)} more with --{option}: {kind.what}")
-        if not kinds:
-            print(f"nothing to clean up in {directory}")
-            return
+                more.append(f"{size_text(kind.size)} more with --{option}: {kind.what}")
         total = size_text(sum(kind.size for kind in kinds))
         rows = [f"  {size_text(kind.size):>8}  {len(kind.paths):>5} {kind.what}" for kind in kinds]
-        print("\n".join([f"{directory}: {total} can go", *rows]))
+        said = f"{directory}: {total} can go" if kinds else f"nothing to clean up in {directory}"
+        print("\n".join([said, *rows, *more]))
+        if not kinds:
+            return
         if not given.yes and not _agreed(total):
             print("nothing was deleted")
             return
