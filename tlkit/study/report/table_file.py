@@ -14,11 +14,13 @@ def read_table(path: Path) -> pd.DataFrame:
     """Reads a CSV (all cells as text) or a Parquet file.
 
     Raises:
-        UserError: it cannot be read, is empty, or has a column twice.
+        UserError: it cannot be read, is empty, has a column twice, or rows with more cells than columns.
     """
     try:
         if path.suffix in (".parquet", ".pq"):
             frame = pd.read_parquet(path)
+            if not isinstance(frame.index, pd.RangeIndex) or frame.index.name is not None:
+                frame = frame.reset_index(drop=all(name is None for name in frame.index.names))
         else:
             with path.open(newline="", encoding="utf-8") as file:
                 header = next(csv.reader(file), [])
@@ -26,6 +28,12 @@ def read_table(path: Path) -> pd.DataFrame:
             if twice:
                 raise UserError(f"{path}: expected each column once, got twice: {', '.join(sorted(twice))}")
             frame = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=True)
+            if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the first columns for an index
+                names, cells = len(frame.columns), len(frame.columns) + frame.index.nlevels
+                raise UserError(
+                    f"{path}: expected as many cells in a row as in the header, {names}, got {cells}; remove the comma "
+                    "that ends each row, or name every column"
+                )
     except (OSError, ValueError, pd.errors.ParserError) as error:  # pyarrow's and pandas' errors are ValueErrors
         raise UserError(f"expected a table as CSV or Parquet, got {path}: {error}") from error
     frame.columns = frame.columns.map(str)
