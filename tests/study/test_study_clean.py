@@ -154,6 +154,8 @@ def test_what_serves_nothing_goes(planned: Planned, capsys: pytest.CaptureFixtur
     left = {
         f"failed/{missing(planned)[:8]}/reason.txt",
         "transfer-76543210/result.json",  # whose that is, no plan says
+        "figures-20261122/paper.png",  # the user's own, with a date
+        "transfer-20261122/notes.txt",
         "report/report.html",
     }
     before = files(top)

@@ -1,6 +1,8 @@
 """A run directory that was damaged by hand is reported and its stage run again, never trusted."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from conftest import Write
 from studies import toy_study
 
 from tlkit.cli import main
-from tlkit.runs import create
+from tlkit.runs import create, find_finished
 from tlkit.study.planned import PlannedStage, StudyPlan
 from tlkit.study.state import states
 from tlkit.study.todo import to_run
@@ -141,6 +143,20 @@ def test_damaged_weights_are_not_trusted_where_they_are_needed(
     assert to_run(study) == [pretrain, other]
     assert run.with_name(f"damaged-{run.name}").exists()
     assert f"{run} is damaged (" in caplog.text and "best.ckpt" in caplog.text
+
+
+def test_of_several_runs_of_a_stage_the_newest_counts_for_all(study: StudyPlan) -> None:
+    first, *_ = study.stages.values()
+    old, new = run_of(study, first), study.root / "fit" / f"{first.stage}-{first.id[:8]}"
+    shutil.copytree(old, new)
+    shutil.copytree(old, old.with_name(f"{old.name}-2"))
+    for age, run in enumerate([new, old, old.with_name(f"{old.name}-2")]):
+        os.utime(run, (1e9 - age, 1e9 - age))
+    (old.with_name(f"{old.name}-2") / "checkpoints" / "best.ckpt").write_bytes(b"damaged")
+    assert states(study.root, study.name, [(first.stage, first.id)])[first.id].path == new
+    assert first not in to_run(study)
+    found = find_finished(study.root, first.stage, first.id)
+    assert found and found.path == new
 
 
 def test_the_last_checkpoint_is_the_best_of_a_run_without_validation(study: StudyPlan) -> None:

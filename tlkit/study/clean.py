@@ -88,7 +88,7 @@ class Survey:
             self.failed.paths += sorted(record for record in path.iterdir() if record.name not in pending)
         elif not RUN.fullmatch(path.name):
             self.temporary.paths += _temporary(path)
-        elif not is_running(path):
+        elif not is_running(path) and not _is_foreign(path):
             self._run(path, identity_of(path), finished=(path / RESULT).exists())
 
     def _run(self, path: Path, id_: str | None, finished: bool) -> None:
@@ -142,6 +142,11 @@ def _temporary(directory: Path) -> Iterator[Path]:
 def _is_temporary(name: str) -> bool:
     """Tells whether a file is one that its writer renames when it is complete."""
     return name.startswith(".") and (name.endswith(".tmp") or name == ".curves.png")
+
+
+def _is_foreign(directory: Path) -> bool:
+    """Tells whether a directory with the name of a run is none: a run's first file is its identity."""
+    return identity_of(directory) is None and any(not _is_temporary(file.name) for file in directory.iterdir())
 
 
 def _others(root: Path, name: str) -> tuple[set[str], set[Path]]:

@@ -31,12 +31,12 @@ def clean(args: Sequence[str]) -> None:
     given = parser.parse_args(args)
     from tlkit.study.clean import Survey, delete
     from tlkit.study.engine import sole_driver
-    from tlkit.study.plan import plan_study
+    from tlkit.study.plan import DRIVER, plan_study
     from tlkit.study.summary import size_text
 
     planned = plan_study(given.file, given.runs)
     directory = planned.plan.root / planned.plan.name
-    with sole_driver(directory / ".driver.lock"):
+    with sole_driver(directory / DRIVER):
         found = Survey(planned)
         kinds, more = [kind for kind in found.safe if kind.paths], []
         for option, kind in (("checkpoints", found.weights), ("former", found.former)):

@@ -13,7 +13,7 @@ from tlkit.runs import RESULT, identity_of, is_running
 
 State = Literal["done", "running", "failed", "damaged", "cut off", "again", "to do"]
 
-RUN = re.compile(r"(\w+)-([0-9a-f]{8})(?:-(\d+))?")
+RUN = re.compile(r"(pretrain|transfer)-([0-9a-f]{8})(?:-\d+)?")
 KEYS = ("metric", "metrics", "seconds")  # a result without these is none
 FAILED = "failed"
 
@@ -98,13 +98,13 @@ def failures(directory: Path) -> dict[str, Path]:
 
 
 def _directories(root: Path) -> dict[tuple[str, str], list[str]]:
-    """Returns kind and first 8 characters of an id -> run directories, the newest number first."""
-    found: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    """Returns kind and first 8 characters of an id -> run directories, the newest first, as `tlkit.runs.find`."""
+    found: dict[tuple[str, str], list[str]] = {}
     for experiment in _folders(root):
         for path in _folders(experiment):
             if match := RUN.fullmatch(os.path.basename(path)):
-                found.setdefault((match[1], match[2]), []).append((int(match[3] or 1), path))
-    return {key: [path for _, path in sorted(numbered, reverse=True)] for key, numbered in found.items()}
+                found.setdefault((match[1], match[2]), []).append(path)
+    return {key: sorted(paths, key=os.path.getmtime, reverse=True) for key, paths in found.items()}
 
 
 def _folders(path: str | Path) -> Iterable[str]:

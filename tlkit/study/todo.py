@@ -26,8 +26,8 @@ def to_run(plan: StudyPlan) -> list[PlannedStage]:
 def _finished(root: Path, short: set[str]) -> dict[str, Path]:
     """Returns id -> run directory of runs with a sound result, of stages whose ids have these first 8 characters."""
     found: dict[str, Path] = {}
-    for file in sorted(root.glob("*/*/result.json")):
-        run = file.parent
+    runs = [file.parent for file in root.glob("*/*/result.json")]
+    for run in sorted(runs, key=lambda run: run.stat().st_mtime):  # the newest counts
         match = RUN.fullmatch(run.name)
         if match is None or match[2] not in short:  # another study's, or set aside before
             continue
