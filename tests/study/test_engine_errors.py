@@ -43,6 +43,9 @@ def change(name: str, tmp_path: Path, **changes: Any) -> Path:
 EXECUTOR = "parsl: {class_path: parsl.config.Config, init_args: {executors: [{class_path: %s}]}}"
 WRONG = {
     "": r"expected the keys parsl, runs_per_worker, worker_gib, got NoneType",
+    "parsl: {executors: []}": r"parsl: expected class_path: parsl.config.Config, .*, got \{'executors'",
+    "parsl: {class_path: parsl.config.Config, retries: 3}": r"parsl: expected class_path and init_args, .*'retries': 3",
+    "parsl: {class_path: parsl.config.Config, init_args: [3]}": r"parsl: expected class_path and init_args.*\[3\]",
     "parsl: {}\nworkers: 3": r"expected the keys .*, got parsl, workers",
     "parsl: {}\nruns_per_worker: many": r"runs_per_worker: expected a number above 0, or null .*, got 'many'",
     "parsl: {}\nruns_per_worker: -1": r"runs_per_worker: expected a number above 0, or null for no limit, got -1",

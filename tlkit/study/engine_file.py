@@ -22,6 +22,8 @@ def read(engine: Path) -> tuple[Any, dict[str, Any]]:
     Raises:
         UserError: what is wrong with the file.
     """
+    from parsl.config import Config
+
     try:
         content = yaml.safe_load(engine.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or "parsl" not in content or content.keys() - {"parsl", *DEFAULTS}:
@@ -31,7 +33,10 @@ def read(engine: Path) -> tuple[Any, dict[str, Any]]:
         for key, limit in limits.items():
             if limit is not None and (type(limit) not in (int, float) or not limit > 0):
                 raise ValueError(f"{key}: expected a number above 0, or null for no limit, got {limit!r}")
-        return _build(content["parsl"], "parsl"), limits
+        config = _build(content["parsl"], "parsl")
+        if not isinstance(config, Config):
+            raise ValueError(f"parsl: expected class_path: parsl.config.Config, with init_args, got {config!r:.80}")
+        return config, limits
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         examples = ", ".join(map(str, sorted(EXAMPLES.glob("*.yaml")))) or "configs/engines in the sources of tlkit"
         raise UserError(f"{engine}: {error}; examples: {examples}") from error
@@ -59,7 +64,10 @@ def _build(node: Any, where: str) -> Any:
         return [_build(item, f"{where}[{n}]") for n, item in enumerate(node)]
     if not isinstance(node, dict) or "class_path" not in node:
         return node
-    arguments = {key: _build(value, f"{where}.{key}") for key, value in (node.get("init_args") or {}).items()}
+    given = node.get("init_args") or {}
+    if node.keys() - {"class_path", "init_args"} or not isinstance(given, dict):
+        raise ValueError(f"{where}: expected class_path and init_args, a mapping of all its options, got {node}")
+    arguments = {key: _build(value, f"{where}.{key}") for key, value in given.items()}
     try:
         return import_object(node["class_path"])(**arguments)
     except Exception as error:  # typeguard's, an import's, whatever a constructor raises
