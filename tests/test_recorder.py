@@ -1,7 +1,9 @@
 """The history of a run, its checkpoints, and the rates it notes."""
 
 import csv
+import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from test_fit import fit, quiet, rows, weights  # noqa: F401  the fixture applie
 from torch import nn
 
 from tlkit.recorder import Recorder, TimedCheckpointIO, write_csv
+from tlkit.result import _metric
 from tlkit.runs import read_result
 
 
@@ -44,6 +47,12 @@ def test_the_history_comes_back_with_the_checkpoint(tmp_path: Path) -> None:
     first.history, first.seconds = [{"epoch": 0, "val/accuracy": 0.5}], {"train": 1.0, "validate": 2.0}
     second.load_state_dict(first.state_dict())
     assert (second.history, second.seconds) == (first.history, first.seconds)
+
+
+def test_a_value_that_is_none_is_never_the_best() -> None:
+    rows = [{"epoch": n, "step": n, "val/psnr": value} for n, value in enumerate([math.nan, 20.0, 25.0, math.nan])]
+    metric = _metric(SimpleNamespace(monitor="val/psnr", mode="max", history=rows))
+    assert (metric["best"], metric["best_epoch"]) == (25.0, 2)
 
 
 def test_the_best_checkpoint_is_that_of_the_best_epoch_and_the_last_that_of_the_last(write: Write) -> None:

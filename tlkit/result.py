@@ -1,6 +1,7 @@
 """What a finished stage leaves: ``result.json``, ``curves.png``, hyperparameters beside the final metric."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,8 @@ def _metric(recorder: Recorder) -> dict[str, Any]:
     if not rows:
         return {"name": name, "mode": recorder.mode, "best": None, "best_epoch": None, "best_step": None, "last": None}
     pick = max if recorder.mode == "max" else min
-    best = pick(rows, key=lambda row: row[name]) if recorder.monitor else rows[-1]
+    valued = [row for row in rows if not math.isnan(row[name])] or rows  # ModelCheckpoint takes no NaN for the best
+    best = pick(valued, key=lambda row: row[name]) if recorder.monitor else rows[-1]
     return {
         "name": name,
         "mode": recorder.mode,

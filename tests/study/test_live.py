@@ -37,7 +37,7 @@ def test_in_a_file_every_twenty_seconds():
 
 def test_the_lowest_is_the_best_of_a_loss():
     live = Live(3, 0, clock=lambda: 1.0, stream=io.StringIO())
-    for best, id_ in ((0.5, "a"), (0.2, "b"), (0.7, "c")):
+    for best, id_ in ((float("nan"), "d"), (0.5, "a"), (0.2, "b"), (0.7, "c")):
         live.take({"name": "val/loss", "mode": "min", "best": best}, id_ * 64)
     assert live.line().endswith("best val/loss 0.2 (bbbbbbbb)")
 

@@ -1,5 +1,6 @@
 """How far a study is, on one line."""
 
+import math
 import shutil
 import sys
 import time
@@ -40,7 +41,7 @@ class Live:
         sign = 1 if metric.get("mode") == "max" else -1
         if metric.get("name") != self.best.get("name", metric.get("name")):
             return
-        if value is not None and (best is None or sign * value > sign * best):
+        if value is not None and not math.isnan(value) and (best is None or sign * value > sign * best):
             self.best = metric | {"id": id_}
 
     def draw(self, running: Callable[[], int], last: bool = False) -> None:

@@ -1,5 +1,6 @@
 """``tlkit study status``: what has become of a study's stages. Imports neither torch nor pandas."""
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any, get_args
@@ -11,7 +12,6 @@ from tlkit.study.state import Found, State, failures, states, with_again
 
 LISTED = 8
 SHORT = 100  # characters of a reason
-WHOLE = ("setup", "fit", "test")
 
 
 def status(root: Path, name: str) -> list[str]:
@@ -57,11 +57,9 @@ def _counts(kinds: dict[str, str], found: dict[str, Found]) -> list[str]:
 
 
 def _best(asked: dict[str, Any], kinds: dict[str, str], found: dict[str, Found]) -> list[str]:
-    values = [
-        (one.result["metrics"][asked["metric"]], one.path)
-        for id_, one in found.items()
-        if kinds[id_] == "transfer" and one.result and asked["metric"] in one.result["metrics"]
-    ]
+    runs = [one for id_, one in found.items() if kinds[id_] == "transfer" and one.result]
+    values = [(one.result["metrics"].get(asked["metric"], math.nan), one.path) for one in runs if one.result]
+    values = [(value, path) for value, path in values if not math.isnan(value)]
     if not values:
         return []
     value, path = (max if asked["mode"] == "max" else min)(values, key=lambda item: item[0])
