@@ -17,7 +17,9 @@ from tlkit import runs, stage_run
 from tlkit.cli import main
 from tlkit.errors import UserError
 from tlkit.experiment import plan as plan_stage
-from tlkit.study.engine import LOSSES, carry_out
+from tlkit.runs import is_running
+from tlkit.study.engine import LOSSES, carry_out, sole_driver
+from tlkit.study.plan import DRIVER
 from tlkit.study.planned import PlannedStage, StudyPlan
 from tlkit.study.pool import Pool
 from tlkit.study.todo import to_run
@@ -160,6 +162,13 @@ def test_a_second_driver_is_refused_and_names_the_first(tmp_path):
     finally:
         first.communicate()
     assert carry_out(study, "inline").done == 2
+
+
+def test_the_lock_of_a_study_is_given_back(tmp_path):
+    lock = sole_driver(tmp_path / "toys" / DRIVER)
+    with lock:
+        assert is_running(tmp_path / "toys", DRIVER)
+    assert not is_running(tmp_path / "toys", DRIVER)
 
 
 def test_a_stage_that_is_no_longer_what_was_planned_is_not_run(tmp_path):

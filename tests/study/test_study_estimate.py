@@ -10,6 +10,7 @@ from test_study_plan import STUDY, finish, say, transfers
 from tlkit.errors import UserError
 from tlkit.study.estimate import estimate, over_budget, width
 from tlkit.study.plan import plan_study
+from tlkit.study.planned import PlannedStage
 from tlkit.study.state import states
 from tlkit.study.todo import to_run
 
@@ -100,3 +101,10 @@ def test_a_budget_that_is_spent_is_over_whatever_the_rest_takes(study: Path) -> 
     expected = estimate(planned.study, planned.plan, found)
     assert expected.seconds is None
     assert over_budget(planned.study, planned.plan, expected) == ["budget.hours: 0.01, the study takes 0.03333"]
+
+
+def test_a_stage_shares_what_is_equal_in_all_its_combinations() -> None:
+    cells = ({"rate": 0.1, "batch": 1}, {"rate": 0.1, "batch": 2}, {"rate": 0.1, "batch": 1})
+    assert PlannedStage("a", "pretrain", {}, None, cells).shared == {"rate": 0.1}
+    assert PlannedStage("a", "transfer", {}, None, cells[:1]).shared == cells[0]
+    assert PlannedStage("a", "pretrain", {}, None).shared == {}

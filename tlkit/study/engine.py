@@ -199,6 +199,8 @@ def sole_driver(path: Path) -> Iterator[None]:
             f"expected to be the only one at work on {path.parent}, got {runs.owner(path)}, which is at it; wait for "
             "it, or stop it: starting again goes on where it stopped"
         ) from None
-    with held:
+    try:
         path.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))  # in place: the lock is on it
         yield
+    finally:
+        held.release()

@@ -102,9 +102,7 @@ def width(stages: Iterable[PlannedStage]) -> int:
 
 def _cell(stage: PlannedStage, columns: tuple[str, ...]) -> str:
     """Returns the scientific levels that all combinations of a stage share."""
-    cells = stage.cells[:1] + stage.cells[-1:] if len(stage.cells) > 1 else stage.cells
-    shared = {c: cells[0].get(c) for c in columns if len({str(cell.get(c)) for cell in cells}) == 1} if cells else {}
-    return str(shared)
+    return str({column: level for column, level in stage.shared.items() if column in columns})
 
 
 def directory_size(path: Path) -> int:

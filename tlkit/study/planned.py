@@ -25,6 +25,12 @@ class PlannedStage:
     pretrain: str | None
     cells: tuple[dict[str, Any], ...] = ()
 
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What all its combinations have in common, path or name of a factor -> level."""
+        first, *others = self.cells or ({},)
+        return {column: value for column, value in first.items() if all(cell.get(column) == value for cell in others)}
+
 
 @dataclass(frozen=True)
 class StudyPlan:

@@ -9,18 +9,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from tlkit.errors import UserError
-from tlkit.runs import write_text
-from tlkit.study.plan import load, plan_stages, runs_of, stages_of
+from tlkit.runs import is_running, write_text
+from tlkit.study.plan import DRIVER, load, plan_stages, runs_of, stages_of
 from tlkit.study.planned import StudyPlan
 from tlkit.study.spec import Scaling, Study
 from tlkit.study.spec_file import read_study, refusal
 from tlkit.study.state import failures
 
 POINTER = "scaling.json"
-DRIVER = ".driver.lock"
 
 
 @dataclass(frozen=True, order=True)
@@ -78,7 +75,7 @@ class ScalingStudy:
             return "done"
         if not root.is_dir():
             return "to do"
-        if _held(root / self.study.name / DRIVER):
+        if is_running(root / self.study.name, DRIVER):
             return "running"
         return "failed" if failures(root / self.study.name) else "cut off"
 
@@ -178,14 +175,3 @@ def over_budget(study: ScalingStudy) -> list[str]:
 def setting(workers: int, threads: int) -> str:
     """Returns a number of workers and of threads in words."""
     return f"{workers} worker{'s' * (workers > 1)} × {threads} thread{'s' * (threads > 1)}"
-
-
-def _held(path: Path) -> bool:
-    """Tells whether a living process holds a lock file."""
-    if not path.exists():
-        return False
-    try:
-        with FileLock(path, timeout=0):
-            return False
-    except Timeout:
-        return True

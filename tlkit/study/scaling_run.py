@@ -14,9 +14,10 @@ from typing import Any
 from tlkit.errors import UserError
 from tlkit.runs import lock, write_text
 from tlkit.study.engine import carry_out, sole_driver, task_of
+from tlkit.study.plan import DRIVER
 from tlkit.study.planned import StudyPlan
 from tlkit.study.pool import Pool, parsl_pool
-from tlkit.study.scaling import DRIVER, Measurement, ScalingStudy, digest, measurements
+from tlkit.study.scaling import Measurement, ScalingStudy, digest, measurements
 from tlkit.study.scaling_worker import GetReady, serve
 from tlkit.study.worker import Done, Task
 

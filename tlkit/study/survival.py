@@ -35,7 +35,7 @@ class SocketQueue:
 
     A reader of `multiprocessing.Queue` waits with a semaphore in its hands: killed in that moment, it leaves the
     others waiting for ever. Here the kernel hands each message whole to one reader, and nobody holds anything.
-    A message may have some 200 kB (``net.core.wmem_max``): what a stage is described by has about 10 kB.
+    A message may have some 200 kB (``net.core.wmem_default``): what a stage is described by has about 10 kB.
     """
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ def study_table(planned: Planned) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for stage in plan.stages.values():
         run = _run(stage, found[stage.id])
-        served = stage.cells if stage.stage == "transfer" else (_shared(stage.cells),)
+        served = stage.cells if stage.stage == "transfer" else (stage.shared,)
         rows += [run | {column: cell.get(column) for column in factors} for cell in served]
     frame = pd.DataFrame(rows, dtype="object")
     metrics = sorted({name for row in found.values() for name in (row.result or {}).get("metrics", {})})
@@ -57,12 +57,6 @@ def _of_one_type(column: pd.Series) -> pd.Series:
     if kinds <= {int}:
         return column.astype("Int64")
     return column.astype(float) if kinds <= {int, float} else column.map(str, na_action="ignore")
-
-
-def _shared(cells: tuple[dict[str, Any], ...]) -> dict[str, Any]:
-    """Returns the levels that all combinations of a pretrain have in common."""
-    first, *others = cells
-    return {column: value for column, value in first.items() if all(cell.get(column) == value for cell in others)}
 
 
 def _run(stage: PlannedStage, found: Found) -> dict[str, Any]:
