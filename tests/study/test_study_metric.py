@@ -1,6 +1,7 @@
 """A metric that no run of a study will have is refused when it is planned, not after everything has been trained."""
 
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,78 @@ def test_a_metric_that_no_run_has_is_refused(phase: str, write: Write) -> None:
     assert f"line 5  metric.name: expected a metric that runs have, got '{phase}/acc'; did you mean" in said
     assert f"'{phase}/accuracy'? valid: " in said
     assert sorted(said.partition("valid: ")[2].split(", ")) == sorted(valid.split(", "))
+
+
+GOOD = """\
+name: toys
+goal: Is it there?
+base: toy.yaml
+scientific:
+  pretrain.layers: [0, 2]
+  pretrain.with: [{data.stage: pretrain}, null]
+nuisance:
+  model.optimizer.lr: [0.05, 0.01]
+  model.network.width: [4]
+replicates:
+  seed_everything: [0, 1]
+metric: {name: test/acc, mode: max}
+where: pretrain.layers < 99
+budget: {hours: 3}
+report: {answer: pretrain.layers}
+"""
+COMBINATIONS = "combinations cannot run; leave them out with `where`:\n  pretrain.layers: 2, pretrain.with: none"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line", "combinations"),
+    [
+        ("[0.05, 0.01]", "[0.05, 0.01]", 0, "4 of 16"),
+        ("hours: 3", "hours: 3h", 14, "4 of 16"),
+        ("budget: {hours", "budget: {minutes", 14, "4 of 16"),
+        ("mode: max", "mode: best", 12, "4 of 16"),
+        ("answer: pretrain.layers", "answer: layers", 15, "4 of 16"),
+        ("goal: Is it there?", "goal:", 2, "4 of 16"),
+        ("seed_everything: [0, 1]", "seed_everything: 2", 11, "2 of 8"),
+        ("seed_everything: [0, 1]", "seed_everything: [0, x]", 11, "2 of 8"),
+        ("[0.05, 0.01]", "[0.05, fast]", 8, "2 of 8"),
+        ("[0.05, 0.01]", "0.05, 0.01", 8, "2 of 8"),
+        ("optimizer.lr", "optimizer.lrr", 8, "2 of 8"),
+        ("[4]", "[4, -6]", 9, "4 of 16"),
+        ("[0, 2]", "[0, 2, 9]", 5, "4 of 16"),
+        ("where: pretrain.layers", "where: layers", 13, ""),  # it may be meant to leave them out
+    ],
+)
+def test_a_metric_and_combinations_are_told_beside_another_fault(
+    before: str, after: str, line: int, combinations: str, write: Write
+) -> None:
+    path = write().with_name("study.yaml")
+    path.write_text(GOOD.replace(before, after))
+    with pytest.raises(UserError) as refused:
+        plan_study(path)
+    said = str(refused.value)
+    told = {int(number) for number in re.findall(r"line (\d+)  ", said)}
+    assert told == {12, line} - {0}
+    assert "line 12  metric.name: expected a metric that runs have, got 'test/acc'" in said
+    assert (f"\n{combinations} {COMBINATIONS}" in said) if combinations else (COMBINATIONS not in said)
+
+
+@pytest.mark.parametrize(
+    "task",
+    ["model.class_path: [Classification, Restoratio]", "task: [Classification]", "task: {a: {data.target: x}, b: {}}"],
+)
+def test_a_metric_is_not_refused_where_a_faulty_factor_may_decide_it(task: str, write: Write) -> None:
+    path = write().with_name("study.yaml")
+    path.write_text(f"{STUDY.format(name='test/psnr', mode='max')}nuisance:\n  {task}\n")
+    with pytest.raises(UserError) as refused:
+        plan_study(path)
+    assert "line 7" in str(refused.value) and "metric.name" not in str(refused.value)
+
+
+def test_the_line_of_a_metric_is_that_of_its_name(write: Write) -> None:
+    path = a_study(write(), "test/acc")
+    path.write_text(path.read_text().replace("{name: test/acc, mode: max}", "\n  mode: max\n  name: test/acc"))
+    with pytest.raises(UserError, match="line 7  metric.name"):
+        plan_study(path)
 
 
 @pytest.mark.parametrize("name", ["test/loss", "val/f1", "test/accuracy/-40nm", "seconds_train", "train/loss", "own"])

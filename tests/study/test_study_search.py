@@ -140,7 +140,7 @@ def test_all_faults_of_a_search_are_told_with_their_lines(write: Write) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
-        ("search: {points: 12, seed: 0}\n", "", "a range needs search: {points: 12, seed: 0}"),
+        ("search: {points: 12, seed: 0}\n", "", "a range needs, beside nuisance, search: {points: 12, seed: 0}"),
         ("search: {points: 12, seed: 0}", "search: 12", "line 10  search: expected {points: 12, seed: 0}"),
         (": {low: 0.001, high: 0.1, log: true}", ": [0.1]", ""),
         ("0.001, high: 0.1", "0.001, high: wide", "line 7  nuisance.model.optimizer.lr.high: expected a number"),

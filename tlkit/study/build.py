@@ -14,13 +14,14 @@ from tlkit.errors import UserError
 from tlkit.experiment import Planner, Stage
 from tlkit.paths import Config
 from tlkit.stage_cli import parse
-from tlkit.study.cells import Cell, cells, shown
-from tlkit.study.check import is_faulty, level_faults, resolve, value_faults, without
+from tlkit.study.cells import Cell, cells, shown, sound
+from tlkit.study.check import Told, is_faulty, level_faults
 from tlkit.study.check_metric import metric_fault
+from tlkit.study.check_values import resolve, value_faults
 from tlkit.study.planned import PlannedStage
-from tlkit.study.spec import Study
+from tlkit.study.spec import Level, Study
 from tlkit.study.spec_file import refusal
-from tlkit.yaml_lines import Fault
+from tlkit.yaml_lines import Fault, read
 
 MOST = 5  # combinations that are told to be refused
 
@@ -36,45 +37,89 @@ def build(study: Study, root: Path, faults: list[Fault]) -> tuple[list[PlannedSt
     Raises:
         UserError: everything that is wrong with the study or its experiment.
     """
+    base, errors = _base(study, root)
+    combined, exact, unfit = _combined(study, faults)
+    found = [*faults, *unfit]
+    told = level_faults(study, combined)
     messages: list[str] = []
-    excluded = True
-    try:
-        base = parse(["--config", str(study.base), *_fixed(study)]) | {"name": study.name, "runs": str(root)}
-    except UserError as error:
-        messages.append(f"base: {error}")
-    try:
-        combined = cells(study)
-    except UserError as error:
-        faults = [*faults, Fault(_line_of(study, "where"), "", str(error))]
-        combined, excluded = cells(replace(study, where="")), False
-    if not messages:
-        faults = [*faults, *level_faults(study, combined)]
-    planner = Planner()
+    stages: list[PlannedStage] = []
+    parts: dict[str, dict[str, Any]] = {}
     with _threads(study.threads), _quiet():
-        if not messages and excluded:  # what `where` should have left out may well be refused
-            sound = replace(study, factors=tuple(f for f in study.factors if not is_faulty(f, faults)))
-            faults = [*faults, *value_faults(sound, base, without(combined, sound), planner)]
-        if faults or messages:
-            raise UserError("\n".join([*([refusal(study.path, faults)] if faults else []), *messages]))
-        stages, parts = _stages(base, combined, planner)
-        if message := metric_fault(study, stages):
-            raise UserError(refusal(study.path, [Fault(_line_of(study, "metric"), "metric.name", message)]))
-        return stages, parts
+        if base is not None:
+            planner = Planner()
+            told += value_faults(*sound(study, combined, _levels(told)), base, planner, exact)
+            left, tried = sound(study, combined, _levels(told))
+            stages, parts, refused = _stages(base, tried, planner)
+            if refused and exact and left.factors:
+                messages.append(_cannot_run(refused, len(tried)))
+            missing = _missing(study, found, _levels(told), everything=bool(refused))
+            if message := metric_fault(study, stages, missing, sound=not (found or told or refused)):
+                found.append(Fault(_line_of(study, "metric", "name"), "metric.name", message))
+    found += [fault for _, fault in told]
+    if errors and not (len(set(errors)) == 1 + (base is None) and any(f.path.startswith("fixed.") for f in found)):
+        messages.insert(0, errors[0])
+    if found or messages:
+        raise UserError("\n".join([*([refusal(study.path, found)] if found else []), *messages]))
+    return stages, parts
 
 
-def _fixed(study: Study) -> list[str]:
+def _base(study: Study, root: Path) -> tuple[Config | None, list[str]]:
+    """Returns the experiment, and why it is refused: with what is fixed in it, and, then, without."""
+    errors = []
+    for words in dict.fromkeys((_fixed(study), ())):
+        try:
+            base = parse(["--config", str(study.base), *words])
+        except UserError as error:
+            errors.append(f"base: {error}")
+        else:
+            return base | {"name": study.name, "runs": str(root)}, errors
+    return None, errors
+
+
+def _combined(study: Study, faults: list[Fault]) -> tuple[list[Cell], bool, list[Fault]]:
+    """Returns all combinations, whether ``where`` has left out what it should, and what is wrong with it."""
+    try:
+        return cells(study), all(fault.path != "where" for fault in faults), []
+    except UserError as error:
+        doubtful = [
+            *study.unread,
+            *(c for factor in study.factors if is_faulty(factor, faults) for c in factor.columns),
+        ]
+        known = not any(column in study.where for column in doubtful)
+        unfit = [Fault(_line_of(study, "where"), "", str(error))] if known else []
+        return cells(replace(study, where="")), False, unfit
+
+
+def _levels(told: Told) -> list[Level]:
+    return [level for level, _ in told]
+
+
+def _missing(study: Study, faults: list[Fault], refused: list[Level], everything: bool) -> set[str]:
+    """Returns paths that stages would have set which cannot be planned."""
+    concerned = [
+        level
+        for factor in study.factors
+        for level in factor.levels
+        if everything or level in refused or is_faulty(factor, faults)
+    ]
+    unread = (column for column, role in study.unread.items() if role != "replicates")
+    return {*unread, *(path for level in concerned for path in level.nodes)}
+
+
+def _fixed(study: Study) -> tuple[str, ...]:
     """Returns fixed words and numbers as options: the base may leave one out that it needs, such as a folder."""
     values = {path: value for f in study.factors if f.role == "fixed" for path, value in f.levels[0].overrides.items()}
-    return [
+    return tuple(
         f"--{path}={value}"
         for path, value in values.items()
         if path.startswith(("data.", "model.")) and isinstance(value, str | int | float)
-    ]
+    )
 
 
 def _stages(
     base: Config, combined: list[Cell], planner: Planner
-) -> tuple[list[PlannedStage], dict[str, dict[str, Any]]]:
+) -> tuple[list[PlannedStage], dict[str, dict[str, Any]], list[str]]:
+    """Returns stages, id -> parts, and the combinations that are refused, each with why."""
     found: dict[str, Stage] = {}
     served: dict[str, list[dict[str, Any]]] = {}
     refused: list[str] = []
@@ -92,20 +137,24 @@ def _stages(
         for stage in reversed(chain):
             found.setdefault(stage.id, stage)
             served.setdefault(stage.id, []).append(labels)
-    if refused:
-        more = [f"  and {len(refused) - MOST} more"] if len(refused) > MOST else []
-        heading = f"{len(refused)} of {len(combined)} combinations cannot run; leave them out with `where`:"
-        raise UserError("\n".join([heading, *refused[:MOST], *more]))
     stages = [
         PlannedStage(s.id, s.name, s.config, s.pretrain.id if s.pretrain else None, tuple(served[s.id]))
         for s in found.values()
     ]
-    return stages, {stage.id: dict(stage.parts) for stage in found.values()}
+    return stages, {stage.id: dict(stage.parts) for stage in found.values()}, refused
 
 
-def _line_of(study: Study, key: str) -> int:
-    lines = study.path.read_text(encoding="utf-8").splitlines()
-    return next((number for number, line in enumerate(lines, 1) if line.startswith(f"{key}:")), 1)
+def _cannot_run(refused: list[str], number: int) -> str:
+    more = [f"  and {len(refused) - MOST} more"] if len(refused) > MOST else []
+    heading = f"{len(refused)} of {number} combinations cannot run; leave them out with `where`:"
+    return "\n".join([heading, *refused[:MOST], *more])
+
+
+def _line_of(study: Study, *keys: str) -> int:
+    node, _ = read(study.path.read_text(encoding="utf-8"))
+    for key in keys:
+        node = node.children[key]  # type: ignore[call-overload,index]
+    return node.line
 
 
 @contextmanager

@@ -1,11 +1,12 @@
 """Factors × levels × replicates: the combinations of a study, and what each sets in the experiment."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 from tlkit.errors import UserError
-from tlkit.study.spec import Study, label
+from tlkit.study.spec import Factor, Level, Study, label
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,46 @@ def cells(study: Study) -> list[Cell]:
             )
         )
     return _kept(study, found) if study.where else found
+
+
+def without(cells: list[Cell], study: Study) -> list[Cell]:
+    """Returns combinations of a study's own factors alone, each once, of those of a study that has more."""
+    columns = set(study.all_columns)
+    paths = {path for factor in study.factors for level in factor.levels for path in level.nodes}
+    found = {}
+    for cell in cells:
+        labels = {column: value for column, value in cell.labels.items() if column in columns}
+        found[repr(labels)] = Cell(labels, {path: v for path, v in cell.overrides.items() if path in paths})
+    return list(found.values())
+
+
+def sound(study: Study, cells: list[Cell], faulty: list[Level]) -> tuple[Study, list[Cell]]:
+    """Returns what is left of a study and its combinations without some levels.
+
+    A factor that has no others is left out: what it sets is then as in the base.
+    """
+    kept = [factor for factor in study.factors if any(level not in faulty for level in factor.levels)]
+    left = replace(study, factors=tuple(kept))
+    within = [level for factor in kept for level in factor.levels if level in faulty]
+    return left, without([cell for cell in cells if not any(has(cell, level) for level in within)], left)
+
+
+def with_context(study: Study, cells: list[Cell], like: Cell) -> Iterator[tuple[Factor, Level, Cell]]:
+    """Yields each level that occurs with the combination that has it and is most like another."""
+
+    def likeness(cell: Cell) -> int:
+        return sum(cell.labels.get(column) == value for column, value in like.labels.items())
+
+    for factor in study.factors:
+        for level in factor.levels:
+            shared = (cell for cell in cells if has(cell, level))
+            if (cell := max(shared, key=likeness, default=None)) is not None:
+                yield factor, level, cell
+
+
+def has(cell: Cell, level: Level) -> bool:
+    """Tells whether a combination has a level."""
+    return all(cell.labels.get(column) == value for column, value in level.labels.items())
 
 
 def _kept(study: Study, found: list[Cell]) -> list[Cell]:

@@ -1,7 +1,7 @@
 """Whether runs will have the metric of a study, as far as the task that they train can tell."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from lightning.pytorch import LightningModule
 
@@ -9,6 +9,7 @@ from tlkit.errors import suggest
 from tlkit.stage_cli import StageCLI
 from tlkit.study.planned import PlannedStage
 from tlkit.study.spec import Study
+from tlkit.study.spec_factors import PLAIN
 from tlkit.tasks.base import Task
 
 log = logging.getLogger("tlkit")
@@ -17,15 +18,23 @@ TOLD = ("test", "val", "before")
 """Phases in which a task logs the same names."""
 OURS = ("tlkit.", "tlkit_callbacks.", "lightning.")
 """Packages whose callbacks log no metrics of their own in those phases."""
+DECIDE = ("model.class_path", "data.class_path", "data.target", "trainer.callbacks")
+"""Paths that decide which metrics are logged, as does what has no dot: a section, or levels whose paths are unknown."""
 
 
-def metric_fault(study: Study, stages: Iterable[PlannedStage]) -> str:
+def metric_fault(study: Study, stages: Iterable[PlannedStage], missing: Collection[str], sound: bool) -> str:
     """Returns why no transfer can have the study's metric; empty: one has it, or it cannot be known.
 
-    It can be known of tlkit's own tasks, beside its own callbacks. Says so where the mode is not the task's.
+    It can be known of tlkit's own tasks, beside its own callbacks.
+
+    Args:
+        study: as written.
+        stages: as many of it as can be planned.
+        missing: paths that stages would have set which cannot be planned.
+        sound: whether there are no other faults; says then where the mode is not the task's.
     """
     phase, _, rest = study.metric.partition("/")
-    if phase not in TOLD:
+    if phase not in TOLD or any(path in DECIDE or not (path in PLAIN or "." in path) for path in missing):
         return ""
     valid: dict[str, None] = {}
     for stage in _different(stages):
@@ -34,11 +43,12 @@ def metric_fault(study: Study, stages: Iterable[PlannedStage]) -> str:
             return ""
         names = [name.partition("/")[2] for name in task.logged() if name.startswith("val/")]
         if any(rest == name or rest.startswith(f"{name}/") for name in names):
-            _note_mode(study, rest, task)
+            if sound:
+                _note_mode(study, rest, task)
             return ""
         valid |= dict.fromkeys(f"{phase}/{name}" for name in names)
     meant = suggest(study.metric, valid) or ";"
-    return f"expected a metric that runs have, got {study.metric!r}{meant} valid: {', '.join(valid)}"
+    return bool(valid) * f"expected a metric that runs have, got {study.metric!r}{meant} valid: {', '.join(valid)}"
 
 
 def _different(stages: Iterable[PlannedStage]) -> Iterator[PlannedStage]:

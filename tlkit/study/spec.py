@@ -33,6 +33,11 @@ class Level:
         """Path -> value."""
         return {path: node.value for path, node in self.nodes.items()}
 
+    @property
+    def line(self) -> int:
+        """Where it begins in the file."""
+        return min((node.line for node in self.nodes.values()), default=1)
+
 
 @dataclass(frozen=True)
 class Range:
@@ -111,6 +116,7 @@ class Study:
         report: what the mapping of the report has beyond the factors, see docs/study_report.md.
         notes: what one should know before it runs, one sentence each.
         scaling: what the execution time of all its stages is measured over; None: it is no scaling study.
+        unread: columns of factors that could not be read, which has been told, and their roles.
     """
 
     path: Path
@@ -127,6 +133,7 @@ class Study:
     report: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     scaling: Scaling | None = None
+    unread: Mapping[str, Role] = field(default_factory=dict)
 
     @property
     def all_columns(self) -> tuple[str, ...]:

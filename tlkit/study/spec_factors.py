@@ -26,6 +26,20 @@ REFUSED = {
 """Role and what differs between levels -> why not."""
 
 
+def named(section: Node) -> dict[str, Node]:
+    """Returns the factors of a section, whatever is wrong with it: a list or a word may stand for a mapping."""
+    if isinstance(section.children, dict):
+        return {str(name): node for name, node in section.children.items()}
+    if isinstance(section.children, list):
+        return {name: node for item in section.children for name, node in named(item).items()}
+    return {section.value: section} if isinstance(section.value, str) else {}
+
+
+def columns_of(name: str) -> tuple[str, ...]:
+    """Returns the columns of a factor; several are zipped."""
+    return tuple(part.strip() for part in name.split(","))
+
+
 class FactorReader:
     """Takes the sections of factors and notes what is wrong."""
 
@@ -66,11 +80,9 @@ class FactorReader:
 
     def _searched(self, search: Node | None) -> Factor | None:
         """Returns the factor of all ranges together."""
-        if not self.ranges:
-            return None
         if search is None:
             for path, (node, _) in self.ranges.items():
-                self._fault(node, f"nuisance.{path}", f"a range needs search: {SEARCH} beside nuisance")
+                self._fault(node, f"nuisance.{path}", f"a range needs, beside nuisance, search: {SEARCH}")
             return None
         how = SearchReader(self.faults).search(search)
         known = {path: (node, range_) for path, (node, range_) in self.ranges.items() if range_}
@@ -86,10 +98,11 @@ class FactorReader:
 
     def _factor(self, role: Role, name: str, node: Node, before: list[Factor]) -> Factor | None:
         path = f"{role}.{name}"
-        columns = tuple(part.strip() for part in name.split(","))
+        columns = columns_of(name)
         is_path = all("." in column or column in PLAIN for column in columns)
         if name in (*BEFORE, *AFTER) or "/" in name:
-            self._fault(node, path, f"'{name}' is a column of every study's table; give the factor another name")
+            remedy = f"give the factor another name, or its path (one has a dot, or is {PLAIN[0]})"
+            self._fault(node, path, f"'{name}' is a column of every study's table; {remedy}")
             return None
         if is_path and is_range(node):
             self._range(role, columns, node, path)
@@ -102,7 +115,8 @@ class FactorReader:
             levels = [self._plain(columns, child, path) for child in node.children]
         else:
             shapes = f"{SHAPES}; or a range, {RANGE}" if role == "nuisance" else SHAPES
-            what = shapes if is_path else f"a mapping of level: {{path: value}}, for '{name}' is no path"
+            named = f"a mapping of level: {{path: value}}, for '{name}' is no path (one has a dot, or is {PLAIN[0]})"
+            what = shapes if is_path else named
             self._fault(node, path, f"expected {what}; got {node.value!r}")
             return None
         kept = tuple(level for level in levels if level)
@@ -137,7 +151,7 @@ class FactorReader:
     def _per_level(
         self, role: Role, columns: tuple[str, ...], parts: dict[Any, Node], before: list[Factor], path: str
     ) -> Factor | None:
-        names = tuple(part.strip() for part in str(parts["per"].value).split(","))
+        names = columns_of(str(parts["per"].value))
         scientific = {c: f for f in before if f.role == "scientific" for c in f.columns}
         if unknown := [name for name in names if name not in scientific]:
             valid = ", ".join(scientific)
@@ -188,7 +202,8 @@ class FactorReader:
         paths = {target: value for level in factor.levels for target, value in level.nodes.items()}
         for target, value in paths.items():
             if (written := _shortest(target)) in self.set_by:
-                self._fault(value, path, f"{target} is set by {self.set_by[written]} as well")
+                what = _subject(target, path)
+                self._fault(value, path, f"{what} is set by {self.set_by[written]} as well")
         self.set_by |= dict.fromkeys(map(_shortest, paths), path)
         if factor.role in ("nuisance", "replicates"):
             self._check_what_differs(factor, path)
@@ -206,7 +221,12 @@ class FactorReader:
             named = factor.role == "nuisance" and target in found[0][1].nodes
             if kind and (named or len(found) < len(settings) or len({value for value, _ in found}) > 1):
                 node = next(node for at, node in found[-1][1].nodes.items() if target.startswith(at))
-                self._fault(node, path, f"{target} is {REFUSED[factor.role, kind]}")
+                self._fault(node, path, f"{_subject(target, path)} is {REFUSED[factor.role, kind]}")
+
+
+def _subject(target: str, path: str) -> str:
+    """Returns a path as the subject of what is told of a place; it is not said twice."""
+    return "this" if path.partition(".")[2] == target else target
 
 
 def _shortest(path: str) -> str:

@@ -1,13 +1,15 @@
 """A study's YAML: read without importing torch, all faults at once."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from tlkit.errors import UserError, suggest
 from tlkit.study.columns import AFTER
 from tlkit.study.scaling_file import read_scaling
-from tlkit.study.spec import ROLES, Factor, Study, is_batch_size, is_length
-from tlkit.study.spec_factors import FactorReader
+from tlkit.study.spec import ROLES, Factor, Role, Study, is_batch_size, is_length
+from tlkit.study.spec_factors import FactorReader, columns_of, named
 from tlkit.study.spec_report import ReportReader, compared
 from tlkit.yaml_lines import OPAQUE, Fault, Node, read
 
@@ -16,6 +18,8 @@ REQUIRED = {"name": "a word", "goal": "the question, one sentence", "base": "pat
 METRIC = "{name: test/accuracy, mode: max or min, label: TEXT}; label may be left out"
 BUDGET = ("stages", "hours", "gigabytes")
 SCALED = ("workers", "threads")  # the factors of a scaling study
+SENTENCES = r"""(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\bcf)(?<!\bal)(?<!\bFig)(?<!\b[A-Z])[.!?]["')]*\s+["'(]*[A-Z]"""
+"""Where one sentence ends and another begins."""
 MEASURED = ("test/", "val/", "train/", "before/")
 
 
@@ -63,25 +67,28 @@ class _Reader:
 
     def study(self, top: dict[Any, Node]) -> Study | None:
         """Returns the study; None if there is no base, or no name to tell one study from another."""
+        meant = ""
         for key, node in top.items():
             if key not in KEYS:
+                meant += suggest(str(key), KEYS)
                 self._unknown(node, str(key), KEYS)
         given = {key: node for key, node in top.items() if node.value not in (None, OPAQUE)}
         for key, what in REQUIRED.items():
-            if key not in given:
+            if key not in given and f"'{key}'" not in meant:
                 what = METRIC if what == "METRIC" else what
                 self.faults.append(Fault(top[key].line if key in top else 1, key, f"missing; expected {what}"))
         name, base = self._text(given, "name"), self._base(given)
         if any(sign in name for sign in "/\\") or name.startswith("."):
             self.fault(given["name"], "name", f"expected a name that a directory can have, got '{name}'")
         factors = self.factors.read({role: given[role] for role in ROLES if role in given}, given.get("search"))
-        if not any(factor.role == "scientific" for factor in factors) and not {"scientific", "scaling"} & set(given):
+        told = {"scientific", "scaling"} & set(given) or "'scientific'" in meant
+        if not any(factor.role == "scientific" for factor in factors) and not told:
             self.faults.append(Fault(1, "scientific", "missing; expected factor: [levels], what the question is about"))
         metric, mode, metric_label = self._metric(given.get("metric"))
         study = Study(
             path=self.path,
             name=name,
-            goal=self._text(given, "goal"),
+            goal=self._goal(given.get("goal")),
             base=base or Path(),
             factors=factors,
             metric=metric,
@@ -94,7 +101,10 @@ class _Reader:
             notes=(*self.factors.notes, *self._notes(factors, metric)) if "scaling" not in given else (),
             scaling=read_scaling(given, self.faults),
         )
-        return study if base else None
+        varied: list[Role] = [role for role in ROLES if role in given and role != "fixed"]
+        written = {column: role for role in varied for name in named(given[role]) for column in columns_of(name)}
+        unread = {column: role for column, role in written.items() if column not in study.all_columns}
+        return replace(study, unread=unread) if base else None
 
     def _text(self, given: dict[Any, Node], key: str) -> str:
         value = given[key].value if key in given else ""
@@ -102,6 +112,13 @@ class _Reader:
             self.fault(given[key], key, f"expected a text, got {value!r}")
             return ""
         return value.strip()
+
+    def _goal(self, node: Node | None) -> str:
+        goal = node.value.strip() if node and isinstance(node.value, str) else ""
+        if node and (not goal or "\n" in goal or re.search(SENTENCES, goal)):
+            got = f"expected the question as one sentence on one line, got {node.value!r}; what else there is to say"
+            self.fault(node, "goal", f"{got} may stand in a comment, # …")
+        return goal
 
     def _base(self, given: dict[Any, Node]) -> Path | None:
         written = self._text(given, "base")
@@ -115,17 +132,19 @@ class _Reader:
     def _metric(self, node: Node | None) -> tuple[str, Literal["min", "max"], str]:
         if node is None:
             return "", "max", ""
-        parts = node.value if isinstance(node.children, dict) else {}
-        if not {"name", "mode"} <= set(parts) or set(parts) > {"name", "mode", "label"}:
+        nodes = node.children if isinstance(node.children, dict) else {}
+        parts = {key: child.value for key, child in nodes.items()}
+        for key, child in nodes.items():
+            if key not in ("name", "mode", "label"):
+                self._unknown(child, f"metric.{key}", ("name", "mode", "label"))
+            elif key == "mode" and child.value not in ("min", "max"):
+                self.fault(child, "metric.mode", f"expected min or max, got {child.value!r}")
+            elif key != "mode" and not isinstance(child.value, str) and not (key == "label" and child.value is None):
+                self.fault(child, f"metric.{key}", f"expected a text, got {child.value!r}")
+        if not {"name", "mode"} <= set(parts):
             self.fault(node, "metric", f"expected {METRIC}, got {node.value!r}")
-            return "", "max", ""
-        if parts["mode"] not in ("min", "max"):
-            self.fault(node, "metric.mode", f"expected min or max, got {parts['mode']!r}")
-        for key in ("name", "label"):
-            value = parts.get(key)
-            if not isinstance(value, str) and not (key == "label" and value is None):
-                self.fault(node, f"metric.{key}", f"expected a text, got {value!r}")
-        return str(parts["name"]), "min" if parts["mode"] == "min" else "max", str(parts.get("label") or "")
+        name = parts["name"] if isinstance(parts.get("name"), str) else ""
+        return name, "min" if parts.get("mode") == "min" else "max", str(parts.get("label") or "")
 
     def _budget(self, node: Node | None) -> dict[str, float]:
         children = node.children if node else {}

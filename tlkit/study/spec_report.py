@@ -8,6 +8,7 @@ from tlkit.errors import suggest
 from tlkit.study.columns import AFTER, BEFORE
 from tlkit.study.roles import FACTOR_ROLES, ROLES
 from tlkit.study.spec import Role
+from tlkit.study.spec_factors import columns_of, named
 from tlkit.yaml_lines import OPAQUE, Fault, Node
 
 KEYS = ("answer", "pairs", "threshold", "columns", "labels")
@@ -21,10 +22,9 @@ def compared(sections: Mapping[Role, Node]) -> tuple[str, ...]:
     """
     found: list[str] = []
     for role in ("scientific", "nuisance"):
-        levels = sections[role].children if role in sections else None
-        for name, node in levels.items() if isinstance(levels, dict) else ():
+        for name, node in named(sections[role]).items() if role in sections else ():
             if not isinstance(node.children, dict) or "per" not in node.children:
-                found += [part.strip() for part in str(name).split(",")]
+                found += columns_of(name)
     return tuple(found)
 
 
