@@ -1,12 +1,21 @@
 """Tables from elsewhere, from the file to runs: what is read, cleaned, merged, cut into bins, and said of it."""
 
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from tlkit.errors import UserError
+from tlkit.study.report.answer import by_size
+from tlkit.study.report.main_effects import interval_text
+from tlkit.study.report.mapping import TableMapping
+from tlkit.study.report.nuisance import compared
+from tlkit.study.report.protocols import over_factors
+from tlkit.study.report.statistics import summary
 from tlkit.study.report.table_file import read_table
+from tlkit.study.report.tidy import prepare
 
 
 @pytest.mark.parametrize("rows", ["1,2,\n3,4,\n", "1,2,\n3,4\n", "r1,1,2\nr2,3,4\n"])
@@ -36,3 +45,37 @@ def test_an_index_of_a_parquet_file_is_a_column_if_it_has_a_name(
     pd.DataFrame({"a": [1.0, 2.0]}, index=index).to_parquet(tmp_path / "t.parquet")
     table = read_table(tmp_path / "t.parquet")
     assert (list(table), list(table.index), table.index.name) == (columns, [0, 1], None)
+
+
+def test_a_part_with_one_replicate_has_no_intervals_where_the_study_has_several() -> None:
+    rows = [*product("12", "ab", "xyz", range(3)), *product("3", "ab", "xyz", [0])]
+    table = pd.DataFrame(rows, columns=["size", "level", "width", "seed"])
+    table["acc"] = (table["level"] == "a") + 0.01 * np.random.default_rng(0).normal(size=len(table))
+    roles = {"size": ("size",), "over": ("level",), "panel": ("size",)}
+    factors = {"size": "size", "level": "level", "width": "width"}
+    runs = prepare(table, TableMapping("acc", "max", factors, replicate="seed", answer="level", columns=roles))
+    sizes = by_size(runs)
+    assert sizes is not None
+    told = sizes.frame.set_index("size")[["verdict", "replicates"]].to_numpy().tolist()
+    assert told == [["better", 3], ["better", 3], ["no interval", 1]]
+    assert sizes.frame[["mean_low", "mean_high", "low", "high"]].notna().all(axis=1).tolist() == [True, True, False]
+    roles |= {"size": ("width",)}
+    runs = prepare(table, TableMapping("acc", "max", factors, replicate="seed", columns=roles))
+    section = over_factors(runs)
+    drawn = section.figures[0].figure.axes  # type: ignore[union-attr]
+    assert [[len(bars.get_segments()) for bars in axis.collections] for axis in drawn[:3]] == [
+        [2] * 3,
+        [2] * 3,
+        [0] * 3,
+    ]
+
+
+def test_nuisance_settings_of_one_replicate_are_compared_without_intervals() -> None:
+    rows = [*product("ab", ["0.1"], "01"), *product("ab", ["0.2"], "2")]
+    table = pd.DataFrame(rows, columns=["level", "lr", "seed"]).assign(acc=lambda t: t["lr"].astype(float))
+    runs = prepare(
+        table, TableMapping("acc", "max", {"level": "level", "lr": "lr"}, replicate="seed", nuisance=("lr",))
+    )
+    chosen = compared(runs)
+    assert summary(chosen, ["f0"])["low"].isna().all()
+    assert interval_text(chosen) == "There is no interval: what is compared has one replicate only (seed)."

@@ -115,8 +115,11 @@ def _to_scale(factor: Factor) -> bool:
 
 
 def note_intervals(figure: Figure, runs: Runs) -> None:
-    """Says below a figure what its vertical bars are."""
-    over = f"the means of {runs.frame['r'].nunique()} replicates" if runs.replicated else "runs, not over replicates"
+    """Says below a figure what its vertical bars are; one replicate has none."""
+    count = runs.frame["r"].nunique() if runs.replicated else 0
+    if count == 1:
+        return
+    over = f"the means of {count} replicates" if count else "runs, not over replicates"
     figure.supxlabel(f"bars: 95 % t-intervals over {over}", fontsize=8, color="#555555")
 
 

@@ -65,7 +65,8 @@ def main_effects(runs: Runs, chosen: Runs) -> Section | LeftOut:
 def interval_text(runs: Runs) -> str:
     """Returns what the intervals of a report are taken over."""
     if runs.replicated:
-        count = runs.frame["r"].nunique()
+        if (count := runs.frame["r"].nunique()) < 2:
+            return f"There is no interval: what is compared has one replicate only ({runs.mapping.replicate})."
         return f"Intervals are Student's t over the means of {count} replicates ({runs.mapping.replicate})."
     return "Intervals are Student's t over runs: they do not reflect replication."
 

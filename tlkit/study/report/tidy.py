@@ -56,6 +56,7 @@ class Runs:
         mapping: what the table was read with.
         fixed: name -> value of what did not vary.
         remarks: what was left out or changed on the way, one sentence each.
+        replicated: whether intervals are over replicates: the study has two or more, though a part of it may have one.
     """
 
     frame: pd.DataFrame
@@ -64,6 +65,7 @@ class Runs:
     mapping: TableMapping
     fixed: dict[str, str]
     remarks: tuple[str, ...]
+    replicated: bool
 
     @property
     def metric(self) -> str:
@@ -74,11 +76,6 @@ class Runs:
     def lower(self) -> bool:
         """Returns whether less of the metric is better."""
         return self.mapping.mode == "min"
-
-    @property
-    def replicated(self) -> bool:
-        """Returns whether intervals can be taken over replicates."""
-        return "r" in self.frame and self.frame["r"].nunique() > 1
 
     def factor(self, column: str | None) -> Factor | None:
         """Returns the factor of a column; None if it is none, or was left out."""
@@ -153,7 +150,8 @@ def prepare(table: pd.DataFrame, mapping: TableMapping) -> Runs:
     combinations = prod(len(factor.levels) for factor in crossed)
     keys = [exact(frame, factor) for factor in factors]
     remarks += balance_remarks(frame, keys, [factor.key for factor in crossed], combinations)
-    return Runs(frame, missing, tuple(factors), mapping, mapping.fixed | fixed, tuple(remarks))
+    replicated = "r" in frame and frame["r"].nunique() > 1
+    return Runs(frame, missing, tuple(factors), mapping, mapping.fixed | fixed, tuple(remarks), replicated)
 
 
 def exact(frame: pd.DataFrame, factor: Factor) -> str:
