@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from typing import TextIO
 
-from tlkit.errors import FULL_DISK, UserError, mistake_behind
+from tlkit.errors import FULL_DISK, UserError, behind, mistake_behind
 
 log = logging.getLogger("tlkit")
 
@@ -40,27 +40,19 @@ def guard(action: Callable[[], None], again: str, resumes: bool, debug: bool) ->
             raise
         return _fail(str(cause), cause.exit_code, debug)
     except KeyboardInterrupt:
-        return _fail(f"interrupted{f'; to go on: {again}' if resumes else ''}", INTERRUPTED, debug)
+        return _interrupted(again, resumes, debug)
     except BrokenPipeError:  # whoever reads the output has seen enough: tlkit plugins | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        if error.errno in REFUSED and error.filename:
-            return _fail(
-                f"expected to read or write {error.filename2 or error.filename}, got '{error.strerror}'; mend that or "
-                f"name another place, then {'go on with' if resumes else 'start again'}: {again}",
-                2,
-                debug,
-            )
-        if error.errno not in FULL_DISK:
+        said = _of_a_file(error)
+        if said is None:
             raise
-        where = f" while writing {error.filename}" if error.filename else ""
-        return _fail(
-            f"expected room on the disk, got '{error.strerror}'{where}; nothing half-written is left. Free some space, "
-            f"then {'go on with' if resumes else 'start again'}: {again}",
-            2,
-            debug,
-        )
+        return _fail(f"{said}, then {'go on with' if resumes else 'start again'}: {again}", 2, debug)
+    except Exception as error:  # such as of what an interrupt left half-done
+        if not any(isinstance(one, KeyboardInterrupt) for one in behind(error)):
+            raise
+        return _interrupted(again, resumes, debug)
     return 0
 
 
@@ -89,6 +81,23 @@ def quieten_lightning() -> None:
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         for handler in logging.getLogger(name).handlers:
             handler.setLevel(logging.WARNING)
+
+
+def _of_a_file(error: OSError) -> str | None:
+    """Returns what was expected of a file, and the remedy; None: no user can mend that."""
+    if error.errno in REFUSED and error.filename:
+        place = error.filename2 or error.filename
+        return f"expected to read or write {place}, got '{error.strerror}'; mend that or name another place"
+    if error.errno in FULL_DISK:
+        where = f" while writing {error.filename}" if error.filename else ""
+        return (
+            f"expected room on the disk, got '{error.strerror}'{where}; nothing half-written is left. Free some space"
+        )
+    return None
+
+
+def _interrupted(again: str, resumes: bool, debug: bool) -> int:
+    return _fail(f"interrupted{f'; to go on: {again}' if resumes else ''}", INTERRUPTED, debug)
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

@@ -111,13 +111,27 @@ def test_a_second_driver_leaves_the_plan_of_the_first_alone(write: Write, capsys
 
 
 @pytest.mark.parametrize(
-    ("word", "expected"), [("run", "interrupted; to go on: tlkit study run {}"), ("plan", "interrupted")]
+    ("word", "second", "expected"),
+    [
+        ("run", False, "interrupted; to go on: tlkit study run {}"),
+        ("run", True, "interrupted; to go on: tlkit study run {}"),
+        ("plan", False, "interrupted"),
+    ],
 )
 def test_an_interrupt_is_no_traceback(
-    word: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    word: str,
+    second: bool,
+    expected: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
+        try:
+            raise KeyboardInterrupt
+        finally:
+            if second:
+                raise RuntimeError("half-done")  # as a pool whose end is interrupted, too
 
     monkeypatch.setitem(commands.COMMANDS, word, interrupt)
     assert main(["study", word, str(tmp_path / "s.yaml")]) == 130
