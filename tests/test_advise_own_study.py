@@ -108,6 +108,28 @@ def test_nobody_chooses_the_target(tmp_path: Path, capsys: pytest.CaptureFixture
     assert ", 8 runs." in text  # both targets
 
 
+def test_each_target_has_its_own_nuisance_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    best = {("5", "near"): "1e-3", ("5", "far"): "1e-2", ("7", "near"): "1e-3", ("7", "far"): "1e-3"}
+    rows = [(*case, rate, seed) for case in best for rate in ("1e-3", "1e-2") for seed in range(2)]
+    table = pd.DataFrame(rows, columns=["layers", "target", "rate", "seed"])
+    right = [best[layers, target] == rate for layers, target, rate, _ in rows]
+    table["accuracy"] = 0.5 + 0.2 * np.array(right) - 0.1 * (table["layers"] == "7") + 0.01 * table["seed"]
+    factors = {"layers": "layers", "target": "target", "rate": "learning rate"}
+    words = saved(tmp_path, table, factors=factors, nuisance=["rate"], columns={"target": "target"})
+    text = " ".join(said(capsys, 10, *words).split())
+    assert (
+        "Best setting: layers 5, with learning rate 0.001 at target near; learning rate 0.01 at target far: 0.7050"
+    ) in text
+
+
+def test_equal_levels_are_no_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pd.DataFrame({"layers": [4, 4, 5, 5, 6, 6, 7, 7], "seed": [0, 1] * 4})
+    table["accuracy"] = (table["layers"] > 5).astype(float)
+    text = said(capsys, 10, *saved(tmp_path, table, factors={"layers": "layers"}, columns={}))
+    assert row(text, "layers")[:3] == ["6", "1.000 (1.000 to 1.000)", "7"]
+    assert "Best setting: layers 6: 1.000" in text
+
+
 def test_without_sizes_or_replicates_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, 10, *saved(tmp_path, runs(), columns={}, replicate=None), "--similar", "yes")
     flat = " ".join(text.split())

@@ -14,11 +14,12 @@ from test_report import visible
 
 from tlkit.errors import UserError
 from tlkit.study.report import report_table, writing
+from tlkit.study.report.differences import paired
 from tlkit.study.report.mapping import TableMapping
 from tlkit.study.report.mapping_file import read_mapping
 from tlkit.study.report.nuisance import compared, nuisance
 from tlkit.study.report.section import LeftOut, Section
-from tlkit.study.report.statistics import paired, summary
+from tlkit.study.report.statistics import summary
 from tlkit.study.report.tidy import prepare
 from tlkit.study.spec import Range
 

@@ -34,6 +34,13 @@ def test_utilisation_belongs_to_its_setting_where_another_has_none(make: Make, t
     assert found.loc[(8, 2), "utilisation"] == pytest.approx(0.91)
 
 
+def test_more_workers_than_can_be_shown_are_left_out(make: Make) -> None:
+    many = pd.concat([scaling().query("workers == 1").assign(workers=workers) for workers in range(1, 31)])
+    text = make(many.assign(wall=many["wall"] / many["workers"]), SCALING)
+    assert "Workers has 30 different numbers: cut into 5 bins" in text
+    assert "role 'workers' or 'threads', factors of at most 24 numbers" in text
+
+
 def test_scaling_over_threads_alone(make: Make, tmp_path: Path) -> None:
     text = make(scaling().query("workers == 2"), SCALING)
     found = pd.read_csv(tmp_path / "out" / "tables" / "scaling.csv").set_index("threads per worker")

@@ -12,8 +12,11 @@ from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 from study_tables import RESTORATION, classification, restoration
 
-from tlkit.study.report.answer import answer
+from tlkit.study.report.answer import answer, by_size
 from tlkit.study.report.comparison import comparison
+from tlkit.study.report.differences import paired
+from tlkit.study.report.distributions import tails
+from tlkit.study.report.drawing import GREY
 from tlkit.study.report.mapping import TableMapping
 from tlkit.study.report.section import Section, number
 from tlkit.study.report.statistics import (
@@ -21,7 +24,6 @@ from tlkit.study.report.statistics import (
     effects,
     interaction_shares,
     main_shares,
-    paired,
     pareto,
     tail_risk,
     threshold,
@@ -121,6 +123,25 @@ def test_a_tie_is_half_an_improvement_and_one_replicate_has_no_interval() -> Non
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("means", [(0, 0, 1, 1), (1, 0, 1, 0), (1, 1, 0), (0, 1, 0, 0, 1)])
+def test_of_equal_levels_the_first_is_the_best_one_everywhere(
+    means: tuple[int, ...], mode: Literal["min", "max"]
+) -> None:
+    rows = [(f"l{place}", n, seed, float(mean)) for place, mean in enumerate(means) for n in (1, 2) for seed in (0, 1)]
+    table = pd.DataFrame(rows, columns=["f", "n", "seed", "y"])
+    mapping = TableMapping("y", mode, {"f": "F", "n": "N"}, replicate="seed", answer="f", columns={"size": ("n",)})
+    runs = prepare(table, mapping)
+    top = max(means) if mode == "max" else min(means)
+    best, *rest = [f"l{place}" for place, mean in enumerate(means) if mean == top]
+    second = (rest or [f"l{place}" for place, mean in enumerate(means) if mean != top])[0]
+    assert answer(runs, None).startswith(f"F = {best} has the ")
+    assert f"against the next best, {second}," in answer(runs, None)
+    sizes = by_size(runs)
+    assert sizes and sizes.frame[["best", "against"]].to_numpy().tolist() == [[best, second]] * 2
+    assert configurations(runs)["f0"].iloc[0] == best
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
 def test_runs_that_nothing_pairs_are_compared_by_welch(mode: Literal["min", "max"]) -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(0.0, 1.0, 50), rng.normal(1.0, 2.0, 40)
@@ -187,6 +208,15 @@ def test_tail_risk_counts_models_worse_than_the_threshold() -> None:
     wilson = stats.binomtest(4, 6).proportion_ci(method="wilson")
     assert (row["low"], row["high"]) == pytest.approx((wilson.low, wilson.high))
     assert tail_risk(prepare(small(), replace(SMALL, mode="max")), 11.9).iloc[0]["fraction"] == 1.0
+
+
+def test_the_fraction_of_all_runs_is_one_of_runs() -> None:
+    rows = [(f, 0, 13.0) for f in "ab" for _ in range(8)] + [(f, seed, 10.0) for f in "ab" for seed in (1, 2)]
+    runs = prepare(pd.DataFrame(rows, columns=["f", "seed", "loss"]), replace(SMALL, factors={"f": "F"}, threshold=11))
+    made = tails(runs)
+    assert isinstance(made, Section)
+    flat = [set(line.get_ydata()) for line in made.figures[0].figure.axes[0].lines if line.get_color() == GREY]
+    assert flat == [{100 * 16 / 20}]  # one of three replicates is worse, but it has 16 of the 20 runs
 
 
 def test_what_cannot_be_told_is_not_a_number() -> None:

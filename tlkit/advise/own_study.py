@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from tlkit.advise.text import columns, paragraph
 from tlkit.errors import UserError
 from tlkit.study.expression import select
 from tlkit.study.plan import plan_study
+from tlkit.study.report.differences import best_two
 from tlkit.study.report.mapping import TableMapping
 from tlkit.study.report.mapping_file import read_mapping
 from tlkit.study.report.nuisance import chosen_by, compared
 from tlkit.study.report.section import capital, number
-from tlkit.study.report.statistics import configurations, paired, summary
+from tlkit.study.report.statistics import configurations, of_setting
 from tlkit.study.report.table_file import read_table
 from tlkit.study.report.tidy import Factor, Runs, exact, prepare
 from tlkit.study.study_report import finished
@@ -46,8 +48,10 @@ def advice(question: Question) -> tuple[list[str], str | None]:
     free = _free(chosen, mapping)
     if not free.factors:
         raise UserError(f"{name}: expected a factor with two levels {where}, got none: there is nothing to compare")
-    best, keys = configurations(free).iloc[0], [factor.key for factor in free.factors]
-    same = free.frame[(free.frame[keys] == best[keys]).all(axis=1)]
+    best = configurations(free).iloc[0]
+    same = of_setting(free, best)
+    given = [factor for factor in chosen.factors if factor not in free.factors]
+    nuisance = [factor for factor in runs.factors if factor not in chosen.factors]
     lines = [
         paragraph(f"{name}{f': {mapping.goal}' if mapping.goal else ''}"),
         "",
@@ -58,11 +62,14 @@ def advice(question: Question) -> tuple[list[str], str | None]:
         "",
         columns(_rows(chosen, free)),
         "",
-        paragraph(f"Best setting: {_setting(_free(runs, mapping), same.iloc[0])}: {_interval(best)}, {_count(same)}."),
+        paragraph(f"Best setting: {_best(runs, nuisance, given, same)}: {_interval(best)}, {_count(same)}."),
         "",
         *_caveats(runs, chosen),
     ]
-    return lines, _experiment(question, table.loc[same.index[0]], where) if question.study else None
+    if not question.study:
+        return lines, None
+    at = f", {_setting(runs, given, same.iloc[0])}" if given else ""
+    return lines, _experiment(question, table.loc[same.index[0]], where + at)
 
 
 def _nearest(table: pd.DataFrame, mapping: TableMapping, examples: int) -> tuple[pd.Series, TableMapping, str]:
@@ -90,8 +97,8 @@ def _nearest(table: pd.DataFrame, mapping: TableMapping, examples: int) -> tuple
 
 def _free(runs: Runs, mapping: TableMapping) -> Runs:
     """Returns the runs without the factors that nobody can choose: the domain that is transferred to."""
-    given = mapping.columns.get("target", ())
-    return runs.with_frame(runs.frame, tuple(factor for factor in runs.factors if factor.column not in given))
+    given = [runs.factor(column) for column in mapping.columns.get("target", ())]
+    return runs.with_frame(runs.frame, tuple(factor for factor in runs.factors if factor not in given))
 
 
 def _rows(runs: Runs, free: Runs) -> list[tuple[str, ...]]:
@@ -100,10 +107,8 @@ def _rows(runs: Runs, free: Runs) -> list[tuple[str, ...]]:
         ("", "best", "mean, 95 % interval", "next best", "difference, 95 % interval", "better?")
     ]
     for factor in free.factors:
-        means = summary(runs, [factor.key]).sort_values("mean", ascending=runs.lower)
-        first, second = means.iloc[0], means.iloc[1]
-        pairs = paired(runs, factor)
-        pair = pairs[pairs["against"] == str(second[factor.key])].iloc[0]
+        first, second, pairs = best_two(runs, factor)
+        pair = pairs.loc[str(second[factor.key])]
         difference = _interval(pair.rename({"difference": "mean"})) if pair["pairs"] else "—"
         levels = str(first[factor.key]), _interval(first), str(second[factor.key])
         rows.append((factor.label, *levels, difference, VERDICTS.get(pair["verdict"], pair["verdict"])))
@@ -119,9 +124,26 @@ def _interval(row: pd.Series) -> str:
     return text if math.isnan(row["low"]) else f"{text} ({number(row['low'])} to {number(row['high'])})"
 
 
-def _setting(runs: Runs, row: pd.Series) -> str:
-    """Returns the level of each factor of a run, of nuisance too."""
-    return ", ".join(f"{factor.label} {_level(runs, factor, row)}" for factor in runs.factors)
+def _best(runs: Runs, nuisance: Sequence[Factor], given: Sequence[Factor], same: pd.DataFrame) -> str:
+    """Returns the best setting with that of nuisance factors, of which each target may have its own.
+
+    Args:
+        runs: all of them.
+        nuisance: factors of nuisance.
+        given: factors that nobody can choose.
+        same: the runs at the best setting of all other factors.
+    """
+    free, first = [factor for factor in runs.factors if factor not in given], same.iloc[0]
+    if all(same[exact(same, factor)].nunique() == 1 for factor in nuisance):
+        return _setting(runs, free, first)
+    each = [row for _, row in same.drop_duplicates([factor.key for factor in given]).iterrows()]
+    own = "; ".join(f"{_setting(runs, nuisance, row)} at {_setting(runs, given, row)}" for row in each)
+    return f"{_setting(runs, [factor for factor in free if factor not in nuisance], first)}, with {own}"
+
+
+def _setting(runs: Runs, factors: Sequence[Factor], row: pd.Series) -> str:
+    """Returns the level of factors in a run."""
+    return ", ".join(f"{factor.label} {_level(runs, factor, row)}" for factor in factors)
 
 
 def _level(runs: Runs, factor: Factor, row: pd.Series) -> Any:

@@ -2,10 +2,11 @@
 
 import pandas as pd
 
+from tlkit.study.report.differences import best_two, unpaired
 from tlkit.study.report.main_effects import interval_text
 from tlkit.study.report.nuisance import chosen_by
 from tlkit.study.report.section import Shown, capital, cell, number, percent
-from tlkit.study.report.statistics import main_shares, paired, summary, unpaired, varies
+from tlkit.study.report.statistics import main_shares, varies
 from tlkit.study.report.tidy import Factor, Runs
 
 
@@ -23,14 +24,12 @@ def answer(runs: Runs, sizes: Shown | None) -> str:
         return f"{capital(runs.metric)} is {number(runs.frame['y'].iloc[0])} in every run: no level is the better one."
     key = most_important(runs)[0]
     factor = next(factor for factor in runs.factors if factor.key == key)
-    means = summary(runs, [key]).sort_values("mean", ascending=runs.lower)
-    first, second = means.iloc[0], means.iloc[1]
+    first, second, table = best_two(runs, factor)
     share = main_shares(runs)[key]
     known = [] if pd.isna(first["low"]) else [f"95 % interval {number(first['low'])} to {number(first['high'])}"]
     known += [] if pd.isna(share) else [f"the factor explains {percent(share)} of the variance"]
     asked = runs.mapping.factors.get(runs.mapping.answer or "", "")
     start = f"{asked} does not vary here, so nothing can be said of it. " if asked in runs.fixed else ""
-    table = paired(runs, factor).set_index("against")
     behind = table["difference"] if runs.lower else -table["difference"]  # above 0: worse in matched runs
     rival, which = second[key], "against the next best, "
     if (behind > 0).any():
@@ -91,18 +90,16 @@ def by_size(runs: Runs) -> Shown | None:
     rows = []
     for level in size.levels:
         part = runs.with_frame(runs.frame[runs.frame[size.key] == level], rest)
-        means = summary(part, [factor.key]).sort_values("mean", ascending=runs.lower)
-        if len(means) < 2:
+        if part.frame[factor.key].nunique() < 2:
             continue
-        best, second = means.iloc[0], means.iloc[1]
-        pairs = paired(part, factor)
-        row = pairs[pairs["against"] == str(second[factor.key])].iloc[0].to_dict()
+        best, second, pairs = best_two(part, factor)
+        row = pairs.loc[str(second[factor.key])].to_dict()
         mean = {"mean": best["mean"], "mean_low": best["low"], "mean_high": best["high"]}
         rows.append({"size": level, "best": row["level"]} | mean | row)
     headings = {
         "size": size.label, "best": f"best {factor.label}", "mean": runs.metric, "mean_low": "95 % low",
-        "mean_high": "95 % high", "against": "next best", "difference": "difference", "low": "95 % low ",
-        "high": "95 % high ", "verdict": "verdict",
+        "mean_high": "95 % high", "against": "next best", "difference": "difference", "low": "95 % low",
+        "high": "95 % high", "verdict": "verdict",
     }  # fmt: skip
     table = pd.DataFrame(rows).drop(columns="level") if rows else pd.DataFrame()
     shown = {name: heading for name, heading in headings.items() if name in table}

@@ -3,8 +3,9 @@
 import pandas as pd
 
 from tlkit.study.report import drawing
+from tlkit.study.report.differences import difference, paired, unpaired
 from tlkit.study.report.section import Drawn, LeftOut, Section, Shown, number, own_names
-from tlkit.study.report.statistics import configurations, paired, t_intervals, unpaired, verdict
+from tlkit.study.report.statistics import configurations, of_setting
 from tlkit.study.report.tidy import Runs
 
 TOP = 10
@@ -66,7 +67,7 @@ def _pairs(runs: Runs) -> str:
 
 
 def differences(runs: Runs) -> pd.DataFrame:
-    """Returns `statistics.paired` for all factors in one table."""
+    """Returns `differences.paired` for all factors in one table."""
     parts = []
     for factor in runs.factors:
         part = paired(runs, factor)
@@ -82,12 +83,11 @@ def best(runs: Runs) -> Section | LeftOut:
     if not runs.factors:
         return LeftOut(title, "no factor has two levels")
     table = configurations(runs)
-    keys = [factor.key for factor in runs.factors]
     top = table.head(TOP).copy()
     if runs.replicated:
-        top = top.join(pd.DataFrame([_against_best(runs, top.iloc[0], row, keys) for _, row in top.iterrows()]))
+        top = top.join(pd.DataFrame([_against_best(runs, top.iloc[0], row) for _, row in top.iterrows()]))
     row = runs.frame.loc[runs.frame["y"].idxmin() if runs.lower else runs.frame["y"].idxmax()]
-    same = _of(runs, row, keys)
+    same = of_setting(runs, row)
     others = ", ".join(number(value) for value in same["y"].sort_values(ascending=runs.lower))
     setting = ", ".join(f"{factor.label} {row[factor.key]}" for factor in runs.factors)
     beside = f"All runs of that configuration: {others}" if len(same) > 1 else "There is no other of that configuration"
@@ -118,25 +118,15 @@ def best(runs: Runs) -> Section | LeftOut:
     return Section(title, text, [], tables)
 
 
-def _of(runs: Runs, row: pd.Series, keys: list[str]) -> pd.DataFrame:
-    """Returns the runs of one configuration."""
-    return runs.frame[(runs.frame[keys].astype(str) == row[keys].astype(str)).all(axis=1)]
-
-
-def _against_best(runs: Runs, first: pd.Series, row: pd.Series, keys: list[str]) -> dict[str, object]:
-    a, b = (_of(runs, which, keys).groupby("r")["y"].mean() for which in (first, row))
-    d = (a - b).dropna().to_frame("d")
-    if row.name == first.name or d.empty:
-        return {
-            "difference": float("nan"),
-            "difference_low": float("nan"),
-            "difference_high": float("nan"),
-            "verdict": "—",
-        }
-    mean, low, high, _ = t_intervals(d, [], "d").iloc[0]
+def _against_best(runs: Runs, first: pd.Series, row: pd.Series) -> dict[str, object]:
+    """Returns the difference between the first configuration and another one, replicate by replicate."""
+    if row.name == first.name:
+        return dict.fromkeys(("difference", "difference_low", "difference_high"), float("nan")) | {"verdict": "—"}
+    a, b = (of_setting(runs, which).groupby("r")["y"].mean() for which in (first, row))
+    found = difference((a - b).dropna().rename("d").reset_index(), runs)
     return {
-        "difference": mean,
-        "difference_low": low,
-        "difference_high": high,
-        "verdict": verdict(low, high, runs.lower),
+        "difference": found["difference"],
+        "difference_low": found["low"],
+        "difference_high": found["high"],
+        "verdict": found["verdict"],
     }

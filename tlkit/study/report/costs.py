@@ -12,7 +12,7 @@ from tlkit.study.report import drawing
 from tlkit.study.report.main_effects import interval_text
 from tlkit.study.report.section import Drawn, LeftOut, Section, Shown, capital, own_names
 from tlkit.study.report.statistics import pareto, summary
-from tlkit.study.report.tidy import Factor, Runs
+from tlkit.study.report.tidy import MOST_LEVELS, Factor, Runs
 
 GIB = 2.0**30
 UNITS = {"seconds": "seconds", "joules": "joules", "memory": "peak memory (GiB)"}
@@ -140,21 +140,8 @@ def front(runs: Runs) -> Section | LeftOut:
     if table.empty:
         return LeftOut(title, f"column '{cost}' is empty")
     table["on_front"] = pareto(table[cost], table["y"], runs.lower)
-    figure, (axes,) = drawing.panels(1, height=4.0)
     chosen = table[table["on_front"]].sort_values(cost)
-    colour = runs.role("freeze") or runs.role("protocol")
-    if colour:
-        shades, handles = drawing.colours(colour), []
-        for level in colour.levels:
-            part = table[table[colour.key] == level]
-            handles += axes.plot(
-                part[cost], part["y"], ".", color=shades[level], markersize=4, rasterized=True, alpha=0.6
-            )
-        drawing.legend(axes, handles, colour.levels, colour.label)
-    else:
-        axes.plot(table[cost], table["y"], ".", color=drawing.GREY, markersize=4, rasterized=True)
-    axes.plot(chosen[cost], chosen["y"], "-o", color="black", markersize=4, linewidth=1, drawstyle="steps-post")
-    axes.set(xlabel=f"{UNITS[cost]} per run", ylabel=drawing.better(runs))
+    drawn = Drawn("pareto", capital(f"{runs.metric} against {UNITS[cost]}."), _draw_front(runs, table, chosen, cost))
     text = [
         "Each point is a configuration, its mean over replicates. Black: the Pareto front, beaten by none in both. "
         f"The cost: '{column}'."
@@ -170,16 +157,35 @@ def front(runs: Runs) -> Section | LeftOut:
         Shown("pareto", "The front, cheapest first.", chosen.rename(columns=names), headings, rows=15),
         Shown("metric_and_cost", "", table.rename(columns=names), rows=0),
     ]
-    return Section(title, text, [Drawn("pareto", capital(f"{runs.metric} against {UNITS[cost]}."), figure)], tables)
+    return Section(title, text, [drawn], tables)
+
+
+def _draw_front(runs: Runs, table: pd.DataFrame, chosen: pd.DataFrame, cost: str) -> Figure:
+    """Draws all configurations over their cost, and those on the front as a line."""
+    figure, (axes,) = drawing.panels(1, height=4.0)
+    look: dict[str, Any] = {"markersize": 4, "rasterized": True}
+    if colour := runs.role("freeze") or runs.role("protocol"):
+        shades, handles = drawing.colours(colour), []
+        for level in colour.levels:
+            part = table[table[colour.key] == level]
+            handles += axes.plot(part[cost], part["y"], ".", color=shades[level], alpha=0.6, **look)
+        drawing.legend(axes, handles, colour.levels, colour.label)
+    else:
+        axes.plot(table[cost], table["y"], ".", color=drawing.GREY, **look)
+    axes.plot(chosen[cost], chosen["y"], "-o", color="black", markersize=4, linewidth=1, drawstyle="steps-post")
+    axes.set(xlabel=f"{UNITS[cost]} per run", ylabel=drawing.better(runs))
+    return figure
 
 
 def scaling(runs: Runs) -> Section | LeftOut:
     """Returns execution time, scaling efficiency and utilisation over workers × threads."""
     title = "Scaling"
     keys = [factor for factor in (runs.role("workers"), runs.role("threads")) if factor]
-    if "wall_seconds" not in runs.frame or not keys or not all(factor.numeric for factor in keys):
+    if "wall_seconds" not in runs.frame or not keys or not all(_numbers(factor) for factor in keys):
         return LeftOut(
-            title, "it needs a column 'wall_seconds' and the role 'workers' or 'threads', factors of numbers"
+            title,
+            "it needs a column 'wall_seconds' and the role 'workers' or 'threads', factors of at most "
+            f"{MOST_LEVELS} numbers",
         )
     table, smallest = _efficiency(runs, keys)
     shown = [name for name in ("efficiency", "utilisation") if name in table]
@@ -195,6 +201,11 @@ def scaling(runs: Runs) -> Section | LeftOut:
     for name in shown:
         headings |= {name: name, f"{name}_low": "95 % low", f"{name}_high": "95 % high"}
     return Section(title, text, [drawn], [Shown("scaling", "", table.rename(columns=names), headings)])
+
+
+def _numbers(factor: Factor) -> bool:
+    """Returns whether each level is one number, not a bin of many."""
+    return bool(pd.to_numeric(pd.Series(factor.levels), errors="coerce").notna().all())
 
 
 def _efficiency(runs: Runs, factors: list[Factor]) -> tuple[pd.DataFrame, str]:

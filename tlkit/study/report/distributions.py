@@ -11,7 +11,7 @@ from scipy.stats import gaussian_kde
 
 from tlkit.study.report import drawing
 from tlkit.study.report.section import Drawn, LeftOut, Section, Shown, capital, number
-from tlkit.study.report.statistics import interaction_shares, tail_risk, threshold
+from tlkit.study.report.statistics import interaction_shares, tail_risk, threshold, worse
 from tlkit.study.report.tidy import Factor, Runs
 
 MOST_BINS, FEWEST_BINS = 40, 8
@@ -192,7 +192,7 @@ def tails(runs: Runs) -> Section | LeftOut:
     if not runs.factors:
         return LeftOut("Tail risk", "no factor has two levels")
     limit, given = threshold(runs)
-    worse = "above" if runs.lower else "below"
+    beyond = "above" if runs.lower else "below"
     origin = "as given" if given else "the worst quarter of all runs, as no threshold is given"
     named = f"{limit:g}".replace("-", "−") if given else number(limit)
     table = tail_risk(runs, limit)
@@ -202,11 +202,11 @@ def tails(runs: Runs) -> Section | LeftOut:
         rows = rows.assign(**{name: 100 * rows[name] for name in ("fraction", "low", "high")})
         drawing.level_axis(panel, factor)
         drawing.with_intervals(panel, rows, factor, value="fraction", color=drawing.OKABE_ITO[1], linestyle="")
-        panel.axhline(100 * (table["fraction"] * table["n"]).sum() / table["n"].sum(), color=drawing.GREY, linewidth=1)
+        panel.axhline(100 * worse(runs, limit).mean(), color=drawing.GREY, linewidth=1)
     figure.supylabel(f"runs worse than {named} (%)", fontsize=9)
     drawing.from_zero(axes)
     text = [
-        f"How likely is a bad run? One is worse if its {runs.metric} is {worse} {named} ({origin}). "
+        f"How likely is a bad run? One is worse if its {runs.metric} is {beyond} {named} ({origin}). "
         "Grey: the fraction of all runs. Interval: "
         + ("Student's t over replicates; where these agree, " if runs.replicated else "")
         + "Wilson's over runs, which ignores replication."

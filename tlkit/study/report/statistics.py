@@ -1,10 +1,9 @@
-"""What runs say about factors: means with intervals, shares of variance, paired differences, tails.
+"""What runs say about factors: means with intervals, shares of variance, tails; differences are in `differences`.
 
 Intervals are Student's t at 95 % over the means of the replicates (a replicate counts once, however many runs it has).
 Where there are not two replicates they are over runs, which says nothing about replication.
 """
 
-import warnings
 from itertools import combinations
 
 import numpy as np
@@ -131,80 +130,6 @@ def _residual(frame: pd.DataFrame, within: list[str], others: list[str]) -> tupl
     return float(((y - design @ solution) ** 2).sum()), cells + int(rank)
 
 
-def paired(runs: Runs, factor: Factor) -> pd.DataFrame:
-    """Returns the best level of a factor against each of the others, run against run of equal replicate and levels.
-
-    Columns: level, against, difference (mean over replicates of the mean difference, in the metric's unit), low, high,
-    probability_of_improvement (share of pairs in which `level` is better, a tie is half), pairs, replicates, verdict.
-    Where nothing pairs runs, each run of one level is compared with each of the other.
-    """
-    others = [f.key for f in runs.factors if f != factor] + (["r"] if runs.replicated else [])
-    means = summary(runs, [factor.key]).set_index(factor.key)["mean"]
-    best = means.idxmin() if runs.lower else means.idxmax()
-    wide = runs.frame.assign(all=0).pivot_table(
-        index=others or ["all"], columns=factor.key, values="y", aggfunc="mean", observed=True
-    )
-    rows = []
-    for level in wide.columns:
-        if level != best and unpaired(runs):
-            a, b = (runs.frame.loc[runs.frame[factor.key] == which, "y"] for which in (best, level))
-            rows.append({"level": str(best), "against": str(level)} | _welch(a, b, runs.lower))
-        elif level != best:
-            pairs = (wide[best] - wide[level]).dropna().rename("d").reset_index()
-            rows.append({"level": str(best), "against": str(level)} | _difference(pairs, runs))
-    return pd.DataFrame(rows)
-
-
-def unpaired(runs: Runs) -> bool:
-    """Returns whether nothing tells which run of one level belongs to which of another: no replicate, no factor."""
-    return not runs.replicated and len(runs.factors) == 1
-
-
-def _welch(a: pd.Series, b: pd.Series, lower: bool) -> dict[str, object]:
-    """Returns what `_difference` does, for runs that nothing pairs: Welch's t, Mann and Whitney's share of pairs."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # one run or equal values: there is no interval
-        low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(CONFIDENCE)
-    more = float(stats.mannwhitneyu(a, b).statistic) / (len(a) * len(b))
-    return {
-        "difference": a.mean() - b.mean(),
-        "low": float(low),
-        "high": float(high),
-        "probability_of_improvement": 1 - more if lower else more,
-        "pairs": len(a) * len(b),
-        "replicates": 0,
-        "verdict": verdict(low, high, lower),
-    }
-
-
-def _difference(pairs: pd.DataFrame, runs: Runs) -> dict[str, object]:
-    """Returns the mean of differences ``d`` with interval, the share of improvements and the verdict."""
-    if pairs.empty:
-        unknown = dict.fromkeys(("difference", "low", "high", "probability_of_improvement"), float("nan"))
-        return {**unknown, "pairs": 0, "replicates": 0, "verdict": "no matched pairs"}
-    better = pairs["d"] < 0 if runs.lower else pairs["d"] > 0
-    values = pairs.groupby("r")[["d"]].mean() if runs.replicated else pairs
-    mean, low, high, count = t_intervals(values, [], "d").iloc[0]
-    return {
-        "difference": mean,
-        "low": low,
-        "high": high,
-        "probability_of_improvement": float((better + 0.5 * (pairs["d"] == 0)).mean()),
-        "pairs": len(pairs),
-        "replicates": int(count) if runs.replicated else 0,
-        "verdict": verdict(low, high, runs.lower),
-    }
-
-
-def verdict(low: float, high: float, lower: bool) -> str:
-    """Returns what an interval of differences says: better, worse, inconclusive (it holds 0), no interval."""
-    if np.isnan(low):
-        return "no interval"
-    if low <= 0 <= high:
-        return "inconclusive"
-    return "better" if (high < 0) == lower else "worse"
-
-
 def configurations(runs: Runs) -> pd.DataFrame:
     """Returns every configuration, best mean first: its levels, n, median, mean, low, high, replicates, best, worst."""
     keys = [factor.key for factor in runs.factors]
@@ -213,7 +138,18 @@ def configurations(runs: Runs) -> pd.DataFrame:
     if not runs.lower:
         extremes = extremes.rename(columns={"best": "worst", "worst": "best"})
     table = table.merge(extremes, on=keys)
-    return table.sort_values("mean", ascending=runs.lower, ignore_index=True)
+    return table.sort_values("mean", ascending=runs.lower, ignore_index=True, kind="stable")
+
+
+def of_setting(runs: Runs, setting: pd.Series) -> pd.DataFrame:
+    """Returns the runs of one configuration, a row with the levels of all factors."""
+    keys = [factor.key for factor in runs.factors]
+    return runs.frame[(runs.frame[keys].astype(str) == setting[keys].astype(str)).all(axis=1)]
+
+
+def ranked(runs: Runs, factor: Factor) -> pd.DataFrame:
+    """Returns the `summary` of a factor, best mean first; levels of equal means stay in their order."""
+    return summary(runs, [factor.key]).sort_values("mean", ascending=runs.lower, ignore_index=True, kind="stable")
 
 
 def threshold(runs: Runs) -> tuple[float, bool]:
@@ -223,14 +159,18 @@ def threshold(runs: Runs) -> tuple[float, bool]:
     return (float(quantile), False) if given is None else (given, True)
 
 
+def worse(runs: Runs, limit: float) -> pd.Series:
+    """Returns which runs are worse than a limit."""
+    return runs.frame["y"] > limit if runs.lower else runs.frame["y"] < limit
+
+
 def tail_risk(runs: Runs, limit: float) -> pd.DataFrame:
     """Returns per level the fraction of models worse than a limit: factor, label, level, n, fraction, low, high.
 
     The interval is over replicates; where there are none, or all have the same fraction (which says nothing of how
     rare the others are), Wilson's over runs.
     """
-    worse = (runs.frame["y"] > limit if runs.lower else runs.frame["y"] < limit).astype(float)
-    marked = runs.with_frame(runs.frame.assign(worse=worse))
+    marked = runs.with_frame(runs.frame.assign(worse=worse(runs, limit).astype(float)))
     parts = []
     for factor in runs.factors:
         table = summary(marked, [factor.key], "worse").rename(columns={factor.key: "level", "mean": "fraction"})
