@@ -15,7 +15,7 @@ from tlkit.study.report.nuisance import compared
 from tlkit.study.report.protocols import over_factors
 from tlkit.study.report.statistics import summary
 from tlkit.study.report.table_file import read_table
-from tlkit.study.report.tidy import prepare
+from tlkit.study.report.tidy import Runs, prepare
 
 
 @pytest.mark.parametrize("rows", ["1,2,\n3,4,\n", "1,2,\n3,4\n", "r1,1,2\nr2,3,4\n"])
@@ -79,3 +79,51 @@ def test_nuisance_settings_of_one_replicate_are_compared_without_intervals() -> 
     chosen = compared(runs)
     assert summary(chosen, ["f0"])["low"].isna().all()
     assert interval_text(chosen) == "There is no interval: what is compared has one replicate only (seed)."
+
+
+def tidied(**columns: list[object]) -> Runs:
+    table = pd.DataFrame({"acc": np.arange(len(next(iter(columns.values())))) * 1.0} | columns)
+    factors = {name: name for name in columns if name != "seed"}
+    return prepare(table, TableMapping("acc", "max", factors, replicate="seed" if "seed" in columns else None))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "kept", "remark"),
+    [
+        (["0", "1", "nan", " "], ["0", "1"], "2 rows have no seed and are left out"),
+        (["0", "0.0", " 1", "1.0"], ["0", "0", "1", "1"], "seed: numbers that are written in several ways"),
+        (["a", "nan", "b", "a "], ["a", "nan", "b", "a"], "seed has levels called nan; where that means no value"),
+        ([2**60, 2**60 + 1, 5, 6], [str(2**60), str(2**60 + 1), "5", "6"], ""),
+        ([0.0, 1.0, None, 0.0], ["0", "1", "0"], "1 rows have no seed and are left out"),
+    ],
+)
+def test_replicates_are_cleaned_as_levels_are(seeds: list[object], kept: list[str], remark: str) -> None:
+    runs = tidied(level=list("abab"), seed=seeds)
+    assert runs.frame["r"].tolist() == kept
+    assert remark in " | ".join(runs.remarks)
+
+
+def test_a_cell_of_blanks_is_empty() -> None:
+    runs = tidied(level=["a", "b", " ", ""])
+    assert runs.factors[0].levels == ("a", "b")
+    assert "2 rows have no level of some factor and are left out" in runs.remarks
+
+
+def test_a_factor_that_is_mostly_one_number_is_still_a_factor() -> None:
+    runs = tidied(decay=[0.0] * 210 + list(np.linspace(0.001, 0.03, 30)))
+    (decay,) = runs.factors
+    counts = runs.frame[decay.key].value_counts()[list(decay.levels)].tolist()
+    assert (decay.levels[0], counts) == ("0 – 0.006", [216, 6, 6, 6, 6])
+    assert (
+        "decay has 31 different numbers: cut into 5 bins of equally many numbers, for most runs have the same one"
+        in runs.remarks
+    )
+    runs = tidied(decay=[0.0] * 30 + list(np.linspace(0.001, 0.03, 30)))
+    assert "decay has 31 different numbers: cut into 3 bins" in runs.remarks
+
+
+def test_lists_in_a_column_that_nobody_asks_for_do_not_matter() -> None:
+    table = pd.DataFrame({"acc": [1.0, 1.0, 2.0], "level": ["a", "a", "b"]})
+    table["history"] = [np.array([1.0, 2.0]), np.array([1.0, 2.0]), np.array([0.0])]
+    runs = prepare(table, TableMapping("acc", "max", {"level": "level"}))
+    assert "1 rows are exact copies of others; each of them counts" in runs.remarks

@@ -1,7 +1,6 @@
 """A table from elsewhere as runs: factors with ordered levels, one number to compare, and what had to be left out."""
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -10,12 +9,11 @@ import pandas as pd
 from tlkit.errors import UserError
 from tlkit.study.expression import as_numbers, select
 from tlkit.study.report.balance import balance_remarks, hole_remarks
+from tlkit.study.report.levels import as_levels, as_replicates
 from tlkit.study.report.mapping import FACTOR_ROLES, NUMBER_ROLES, TableMapping
 
 MOST_LEVELS = 24  # more cannot be told apart in a figure
 FEW_LEVELS = 8  # of a nuisance factor, which figures show beside what the question is about
-BINS = 5
-NO_VALUES = ("nan", "na", "n/a", "<na>", "null")
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def prepare(table: pd.DataFrame, mapping: TableMapping) -> Runs:
     """Returns the runs that a report is about.
 
     Rows without a finite metric or without a level of some factor are set apart, factors with one level are fixed,
-    numeric factors with very many levels (of nuisance: more than a handful) are cut into five bins of equal count.
+    numeric factors with very many levels (of nuisance: more than a handful) are cut into five bins.
 
     Args:
         table: one row per run.
@@ -110,17 +108,11 @@ def prepare(table: pd.DataFrame, mapping: TableMapping) -> Runs:
         UserError: ``where`` is wrong or leaves nothing; no row has a finite metric.
     """
     remarks = list(mapping.missing)
-    if mapping.where:
-        rows = select(table, mapping.where)
-        remarks.append(f"where: {mapping.where}; it keeps {rows.sum():,} of {len(table):,} rows")
-        table = table[rows]
-        if table.empty:
-            raise UserError(f"expected `where` to keep some rows, got none: {mapping.where}")
-    frame = pd.DataFrame(index=table.index)
-    values = pd.to_numeric(table[mapping.metric].replace("", None), errors="coerce")
-    frame["y"] = values.astype(float).replace([np.inf, -np.inf], np.nan)
+    table = _kept(table, mapping, remarks)
+    values = pd.to_numeric(table[mapping.metric].replace("", None), errors="coerce").astype(float)
+    frame = pd.DataFrame({"y": values.replace([np.inf, -np.inf], np.nan)})
     most = {column: FEW_LEVELS if column in mapping.nuisance else MOST_LEVELS for column in mapping.factors}
-    levels = {c: _levels(table[c], label, remarks, most[c]) for c, label in mapping.factors.items()}
+    levels = {c: as_levels(table[c], label, remarks, most[c]) for c, label in mapping.factors.items()}
     varied = [column for column, (text, _) in levels.items() if text.notna().any()]
     unknown = pd.DataFrame({column: levels[column][0].isna() for column in varied}, index=table.index).any(axis=1)
     if unknown.any():
@@ -144,7 +136,7 @@ def prepare(table: pd.DataFrame, mapping: TableMapping) -> Runs:
     if frame.empty:
         raise UserError(f"expected numbers in column '{mapping.metric}', got none that is finite")
     remarks += hole_remarks(frame, set(NUMBER_ROLES) - {"selected_by"})  # of that, `nuisance` speaks
-    if copies := int(table.duplicated().sum()):
+    if copies := int(table.astype(str).duplicated().sum()):  # a cell of Parquet may be a list, which has no hash
         remarks.append(f"{copies:,} rows are exact copies of others; each of them counts")
     crossed = [factor for factor in factors if factor.column not in mapping.nuisance]
     combinations = prod(len(factor.levels) for factor in crossed)
@@ -152,6 +144,17 @@ def prepare(table: pd.DataFrame, mapping: TableMapping) -> Runs:
     remarks += balance_remarks(frame, keys, [factor.key for factor in crossed], combinations)
     replicated = "r" in frame and frame["r"].nunique() > 1
     return Runs(frame, missing, tuple(factors), mapping, mapping.fixed | fixed, tuple(remarks), replicated)
+
+
+def _kept(table: pd.DataFrame, mapping: TableMapping, remarks: list[str]) -> pd.DataFrame:
+    """Returns the rows that ``where`` keeps; all without it."""
+    if not mapping.where:
+        return table
+    rows = select(table, mapping.where)
+    if not rows.any():
+        raise UserError(f"expected `where` to keep some rows, got none: {mapping.where}")
+    remarks.append(f"where: {mapping.where}; it keeps {rows.sum():,} of {len(table):,} rows")
+    return table[rows]
 
 
 def exact(frame: pd.DataFrame, factor: Factor) -> str:
@@ -203,40 +206,10 @@ def _factors(
     return factors, fixed
 
 
-def _levels(column: pd.Series, label: str, remarks: list[str], most: int) -> tuple[pd.Series, bool]:
-    """Returns the levels of a column as ordered text: numbers by size, then words as they come."""
-    numbers = as_numbers(column)
-    text = column.astype("object").map(lambda value: None if pd.isna(value) or value == "" else str(value).strip())
-    if numbers is None:
-        single = {word: pd.to_numeric(word, errors="coerce") for word in text.dropna().unique()}
-        words = sorted(single, key=lambda word: np.inf if np.isnan(single[word]) else single[word])
-        if odd := [word for word in words if word.lower() in NO_VALUES]:
-            remarks.append(
-                f"{label} has levels called {', '.join(odd)}; where that means no value, leave the cell empty"
-            )
-        return text.astype(pd.CategoricalDtype(words, ordered=True)), False
-    if numbers.nunique() > most:
-        remarks.append(f"{label} has {numbers.nunique()} different numbers: cut into {BINS} bins of equal count")
-        places, edges = pd.qcut(numbers, BINS, labels=False, retbins=True, duplicates="drop")
-        digits = next(d for d in (3, 6, 17) if len({f"{edge:.{d}g}" for edge in edges}) == len(edges))
-        names = [f"{low:.{digits}g} – {high:.{digits}g}" for low, high in pairwise(edges)]
-        return places.map(dict(enumerate(names))).astype(pd.CategoricalDtype(names, ordered=True)), True
-    spelled: dict[float, str] = {}
-    for value, word in zip(numbers, text, strict=True):
-        if not np.isnan(value):
-            spelled.setdefault(float(value), word if isinstance(word, str) and "." not in word else f"{value:.15g}")
-    several = pd.DataFrame({"number": numbers, "text": text}).dropna().drop_duplicates()
-    if len(several) > len(spelled):
-        remarks.append(f"{label}: numbers that are written in several ways (as 1e-3 and 0.001) are one level")
-    order = [spelled[value] for value in sorted(spelled)]
-    return numbers.map(spelled).astype(pd.CategoricalDtype(order, ordered=True)), True
-
-
 def _others(table: pd.DataFrame, mapping: TableMapping, frame: pd.DataFrame, remarks: list[str]) -> None:
     """Adds the replicate, the run's name and the columns of numeric roles to a frame."""
     if mapping.replicate:
-        replicate = table[mapping.replicate].astype("object")
-        frame["r"] = replicate.map(lambda value: None if pd.isna(value) or value == "" else str(value))
+        frame["r"] = as_replicates(table[mapping.replicate], mapping.replicate, remarks)
         if frame["r"].isna().all():
             remarks.append(f"replicate: '{mapping.replicate}' holds nothing; left out")
             del frame["r"]
