@@ -10,6 +10,8 @@ import pandas as pd
 
 from tlkit.errors import UserError, suggest
 from tlkit.paths import flatten
+from tlkit.study.expression import as_numbers
+from tlkit.study.joined import crossed, factor_label, part_of, replicate, with_joined
 from tlkit.study.plan import Planned
 from tlkit.study.report import write_report
 from tlkit.study.report.mapping import ROLES, TableMapping
@@ -83,14 +85,15 @@ def finished(planned: Planned) -> tuple[pd.DataFrame, TableMapping]:
         raise UserError(f"metric: no run has '{study.metric}'{meant} there are: {', '.join(valid)}")
     counts = transfers["status"].value_counts()
     absent = tuple(f"{number} of {len(transfers)} runs: {state}" for state, number in counts.items() if state != "done")
-    done = _with_selection(_with_source(_with_replicate(done, study), study))
-    return done, _mapping(planned, done, (*absent, *_crossed(done, study)))
+    done = _with_selection(_with_source(with_joined(done, study), study))
+    return done, _mapping(planned, done, (*absent, *crossed(done, study)))
 
 
 def _mapping(planned: Planned, frame: pd.DataFrame, absent: tuple[str, ...]) -> TableMapping:
     study, given = planned.study, planned.study.report
-    labels = given.get("labels") or {}
     factors = [*study.columns("scientific"), *study.columns("nuisance")]
+    parts, asked = part_of(study), given.get("answer")
+    wholes = dict.fromkeys(parts.get(name, name) for name in factors)
     known = [name for name in frame if frame[name].notna().any()]
     roles = {
         role: tuple(name for name in names if (name in factors if role in FIGURED else name in known))
@@ -108,21 +111,22 @@ def _mapping(planned: Planned, frame: pd.DataFrame, absent: tuple[str, ...]) -> 
             )
         roles[role] = tuple(chosen)
     if not roles["over"] and "over" not in columns:
-        given_away = {name for role in ("size", "protocol", "source", "target") for name in roles[role]}
-        roles["over"] = tuple(name for name in study.columns("scientific") if name not in given_away)
+        taken = {parts.get(name, name) for role in ("size", "protocol", "source", "target") for name in roles[role]}
+        roles["over"] = tuple(name for name in wholes if name not in {*taken, *study.columns("nuisance")})
     return TableMapping(
         metric=study.metric,
         mode=study.mode,
-        factors={column: str(labels.get(column, column)) for column in factors},
+        factors={name: factor_label(name, given.get("labels") or {}) for name in wholes},
         metric_label=study.metric_label,
-        replicate=_replicate(study),
+        replicate=replicate(study),
         goal=study.goal,
-        answer=given.get("answer"),
+        answer=parts.get(asked or "", asked),
         nuisance=study.columns("nuisance"),
         pairs=tuple((str(one), str(other)) for one, other in given.get("pairs") or ()),
         threshold=given.get("threshold"),
         fixed=fixed_values(study),
         columns={role: names if role == "over" else names[:1] for role, names in roles.items() if names},
+        part_of=parts,
         selected_mode=selected_mode,
         ranges={path: searched for factor in study.factors for path, searched in factor.ranges.items()},
         shared_pretrain="pretrain_id" in known,
@@ -154,38 +158,13 @@ def _below(path: str, others: Collection[str]) -> bool:
     return any(path == other or path.startswith(f"{other}.") for other in others)
 
 
-def _replicate(study: Study) -> str | None:
-    """Returns the column of what is repeated; several have one of their own."""
-    return ", ".join(study.columns("replicates")) or None
-
-
-def _with_replicate(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Adds one column for all that is repeated together."""
-    columns, name = list(study.columns("replicates")), _replicate(study)
-    if name is None or len(columns) == 1:
-        return frame
-    short = [column.rpartition(".")[2] for column in columns]
-    joined = [", ".join(f"{n} {v}" for n, v in zip(short, row, strict=True)) for row in frame[columns].to_numpy()]
-    return frame.assign(**{name: joined})
-
-
-def _crossed(frame: pd.DataFrame, study: Study) -> Iterator[str]:
-    """Yields what is to be said of replicates where one value of a factor is repeated with several of another."""
-    columns = list(study.columns("replicates"))
-    if len(columns) > 1 and len(frame[columns].drop_duplicates()) > frame[columns].nunique().max():
-        yield (
-            f"replicates cross ({' × '.join(columns)}): those that share a value are not independent, so "
-            "that intervals are too narrow; zip them in 'replicates', so that each value comes once"
-        )
-
-
 SOURCE = {"source_before": "metric on the source, before", "source_after": "metric on the source, after"}
 
 
 def _with_source(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Adds the metric on each run's own source domain, where defocus is what was varied: its columns end in nm."""
     source, metric = "pretrain.with.data.defocus", study.metric.partition("/")[2]
-    if source not in frame:
+    if source not in frame or as_numbers(frame[source]) is None:
         return frame
     for phase, name in zip(("before", "test"), SOURCE.values(), strict=True):
         columns = [f"{phase}/{metric}/{float(value):+g}nm".replace("/+0nm", "/0nm") for value in frame[source]]

@@ -15,8 +15,8 @@ def domain_matrix(runs: Runs) -> Section | LeftOut:
     """Returns the matrices source × target: before, after, and the gain."""
     title = "Domains: source × target"
     source, target = runs.role("source"), runs.role("target")
-    if source is None or target is None:
-        return LeftOut(title, "it needs the roles 'source' and 'target', factors with two levels or more each")
+    if source is None or target is None or source == target:
+        return LeftOut(title, "it needs the roles 'source' and 'target', two factors with two levels or more each")
     columns = {"y": "after the transfer"}
     frame = runs.frame
     text = [f"Mean {runs.metric} over all else. White: no such run."]

@@ -29,6 +29,7 @@ class TableMapping:
         threshold: value of the metric beyond which a model is unacceptable; None: that of the worst quarter of all.
         fixed: name -> value of what was not varied; the caveats.
         columns: role -> column, see `ROLES`; ``over`` has several.
+        part_of: column -> factor that it is a part of, where several columns are varied together.
         selected_mode: whether less or more of the role ``selected_by`` is better; None: as of the metric.
         ranges: nuisance factor -> the range that it was searched in.
         curves: CSV or Parquet with columns run, epoch, value: the training curves.
@@ -50,6 +51,7 @@ class TableMapping:
     threshold: float | None = None
     fixed: dict[str, str] = field(default_factory=dict)
     columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    part_of: Mapping[str, str] = field(default_factory=dict)
     selected_mode: Literal["min", "max"] | None = None
     ranges: Mapping[str, Range] = field(default_factory=dict)
     curves: Path | None = None

@@ -50,8 +50,8 @@ def _draw(runs: Runs, x: Factor, size: Factor, split: Factor | None) -> Figure:
 def protocols(runs: Runs) -> Section | LeftOut:
     """Returns best against common against none, over the target size."""
     size, protocol = runs.role("size"), runs.role("protocol")
-    if size is None or protocol is None:
-        return LeftOut("Protocols against each other", "it needs the roles 'protocol' and 'size', factors each")
+    if size is None or protocol is None or size == protocol:
+        return LeftOut("Protocols against each other", "it needs the roles 'protocol' and 'size', two factors")
     figure, axes = drawing.panels(1, height=3.6)
     draw_lines(axes[0], runs, size, protocol)
     axes[0].set_ylabel(drawing.better(runs))

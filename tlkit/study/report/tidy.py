@@ -76,8 +76,9 @@ class Runs:
         return self.mapping.mode == "min"
 
     def factor(self, column: str | None) -> Factor | None:
-        """Returns the factor of a column; None if it is none, or was left out."""
-        return next((factor for factor in self.factors if factor.column == column), None)
+        """Returns the factor of a column, or that it is a part of; None if there is none, or it was left out."""
+        whole = self.mapping.part_of.get(column or "", column)
+        return next((factor for factor in self.factors if factor.column == whole), None)
 
     def role(self, name: str) -> Factor | None:
         """Returns the factor that plays a role; None if none does."""
@@ -85,8 +86,8 @@ class Runs:
         return self.factor(columns[0]) if columns else None
 
     def roles(self, name: str) -> list[Factor]:
-        """Returns all factors that play a role."""
-        found = [self.factor(column) for column in self.mapping.columns.get(name, ())]
+        """Returns all factors that play a role, each once."""
+        found = dict.fromkeys(self.factor(column) for column in self.mapping.columns.get(name, ()))
         return [factor for factor in found if factor]
 
     def with_frame(self, frame: pd.DataFrame, factors: tuple[Factor, ...] | None = None) -> "Runs":
