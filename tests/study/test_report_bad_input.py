@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 from study_tables import save
 from test_report import MINIMAL, Make, little, make, unsaved, visible  # noqa: F401  the fixtures apply here too
 
 from tlkit.study.commands import run
+from tlkit.study.report import training
+from tlkit.study.report.mapping import TableMapping
+from tlkit.study.report.tidy import prepare
 
 
 def test_runs_without_a_value_are_counted_per_level(make: Make, tmp_path: Path) -> None:
@@ -61,6 +65,24 @@ def test_missing_columns_are_said_on_the_page_and_on_the_command_line(
     assert "note: columns.seconds: the table has no column 'secs'" in out
     assert out.endswith(f"report: {tmp_path / 'out' / 'report.html'}\n")
     assert "Factors: the table has no column 'gg'" in visible(tmp_path / "out" / "report.html")
+
+
+def test_the_report_may_lie_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unsaved: None) -> None:
+    table, path = save(tmp_path, little(), MINIMAL)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    run(["report", "--table", str(table), "--mapping", str(path), "--out", "."])
+    assert sorted(p.name for p in Path().iterdir()) == ["figures", "report.html", "tables"]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_run_that_is_logged_at_fewer_epochs_is_drawn_from_one_to_the_next() -> None:
+    table = pd.DataFrame({"rate": ["1", "2"], "y": [1.0, 2.0], "run": ["a", "b"]})
+    mapping = TableMapping("y", "min", {"rate": "rate"}, columns={"run": ("run",)})
+    logged = pd.DataFrame({"run": list("aaaabb"), "epoch": [0, 1, 2, 3, 1, 3], "value": 1.0})
+    section: Any = training.training_curves(prepare(table, mapping), logged)
+    (lines,) = section.figures[0].figure.axes[0].collections
+    assert [path.vertices.tolist() for path in lines.get_paths()][1] == [[1, 1], [3, 1]]
 
 
 def test_curves_that_cannot_be_read_are_left_out(make: Make, tmp_path: Path) -> None:

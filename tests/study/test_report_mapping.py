@@ -40,6 +40,7 @@ def test_a_mapping_names_metric_factors_and_roles(tmp_path: Path) -> None:
     assert read.columns == {"over": ("part",), "size": ("rate",), "epochs": ("seed",)}
     assert read.curves == tmp_path / "c.csv"
     assert mapping(tmp_path, "metric: {column: loss, mode: max}\nfactors: [rate]").factors == {"rate": "rate"}
+    assert mapping(tmp_path, "metric: {column: loss, mode: max, label: }\nfactors: [rate]").metric_label == ""
 
 
 def test_all_faults_of_a_mapping_are_reported_at_once_with_their_lines(tmp_path: Path) -> None:

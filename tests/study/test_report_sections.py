@@ -15,7 +15,7 @@ from tlkit.study.report import costs, distributions, domains, explore, protocols
 from tlkit.study.report.answer import most_important
 from tlkit.study.report.drawing import colours, unknown_signs
 from tlkit.study.report.mapping import NUMBER_ROLES, TableMapping
-from tlkit.study.report.section import Section, Shown, capital, percent
+from tlkit.study.report.section import HEADINGS, Section, Shown, capital, percent
 from tlkit.study.report.tidy import Runs, prepare
 
 
@@ -29,7 +29,7 @@ def mapped(mapping: dict[str, Any], **changes: Any) -> TableMapping:
 
 def cells(**columns: list[Any]) -> list[tuple[str, ...]]:
     frame = pd.DataFrame(columns)
-    rows = Shown("t", "", frame, {name: name for name in frame}).cells()
+    rows = Shown("t", "", frame, {name: HEADINGS.get(name, name) for name in frame}).cells()
     return list(zip(*(row.values() for row in rows), strict=True))
 
 
@@ -39,6 +39,7 @@ def test_the_numbers_of_a_column_have_equal_decimals() -> None:
     assert cells(a=[1, 20_000], b=["x", None]) == [("1", "20,000"), ("x", "—")]
     value, low, high = cells(value=[10.0, 9.9], low=[9.5, 0.0001], high=[10.5, 1e6])
     assert (value, low, high) == (("10.00", "9.90"), ("9.50", "0.00"), ("10.50", "1,000,000.00"))  # as its value
+    assert cells(lr=[1234.5], slow=[0.00123], flow=[0.5]) == [("1,234",), ("0.001230",), ("0.5000",)]  # no intervals
     assert cells(a=[1.5e-9, 2.5, 3e7]) == [("1.500e-09", "2.500", "30,000,000")]  # no decimals would do for all
     assert [percent(share) for share in (0, 0.0001, 0.05, 0.5, 1)] == [
         "0\u00a0%", "< 0.1\u00a0%", "5.0\u00a0%", "50\u00a0%", "100\u00a0%",

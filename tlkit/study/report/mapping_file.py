@@ -109,7 +109,8 @@ class _Check:
             self.fault(parts["column"], "metric.column", self._no_column(column))
         if mode not in ("min", "max"):
             self.fault(parts["mode"], "metric.mode", f"expected min or max, got {mode!r}")
-        return column, "max" if mode == "max" else "min", str(parts["label"].value) if "label" in parts else ""
+        label = parts["label"].value if "label" in parts else None
+        return column, "max" if mode == "max" else "min", "" if label is None else str(label)
 
     def _labels(self, given: dict[Any, Node], key: str) -> dict[str, str]:
         """Returns name -> text; a list of names has no labels of its own."""

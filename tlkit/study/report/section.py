@@ -48,7 +48,10 @@ class Shown:
         frame = self.frame[list(self.headings)].head(len(self.frame) if self.rows is None else self.rows)
         formats: list[Callable[[object], str]] = []
         for column in frame:
-            interval = formats and column.endswith(("low", "high"))  # as precise as what it is the interval of
+            interval = formats and self.headings[column] in (
+                HEADINGS["low"],
+                HEADINGS["high"],
+            )  # as precise as its value
             formats.append(formats[-1] if interval else _format(frame[column]))
         rows = frame.itertuples(index=False, name=None)
         return [{column: show(value) for column, show, value in zip(frame, formats, row, strict=True)} for row in rows]

@@ -31,7 +31,8 @@ def training_curves(runs: Runs, curves: pd.DataFrame | None) -> Section | LeftOu
         return LeftOut(title, "no run of the table is in the file of training curves")
     figure, (axes,) = drawing.panels(1, height=4.2)
     wide = curves.pivot_table(index="epoch", columns="run", values="value")
-    lines = [np.column_stack([wide.index, values]) for values in wide.to_numpy().T]
+    logged = (wide[run].dropna() for run in wide)  # a run may be logged at fewer epochs than others
+    lines = [np.column_stack([line.index, line]) for line in logged]
     alpha = max(0.03, min(0.5, 20 / len(lines)))
     # one artist: thousands would take longer to draw than all else of a report
     axes.add_collection(LineCollection(lines, colors=drawing.GREY, alpha=alpha, linewidth=0.6, rasterized=True))

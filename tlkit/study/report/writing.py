@@ -42,7 +42,7 @@ def write(out: Path, sections: Sequence[Section | LeftOut], extra: Sequence[Show
         extra: tables that belong to no section.
         page: what else the template needs.
     """
-    building = out.with_name(f".{out.name}.building")
+    building = out.resolve().with_name(f".{out.resolve().name}.building")
     shutil.rmtree(building, ignore_errors=True)
     try:
         (building / "figures").mkdir(parents=True)
