@@ -106,6 +106,17 @@ def test_a_size_that_varies_with_something_else_is_still_the_size(
     assert "Best setting: model.network.name res:" in " ".join(" ".join(lines).split())
 
 
+def test_an_experiment_of_advice_says_which_target_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = networks().rename(columns={"data.train_images": "data.defocus"})
+    scientific = {ZIPPED: NETWORKS, "data.defocus": [10, 100]}
+    study = planned(tmp_path, monkeypatch, table, scientific=scientific)
+    monkeypatch.setattr(own_study, "plan_study", lambda path, root: study)
+    (tmp_path / "config.yaml").write_text("seed_everything: 3\n")
+    lines, config = own_study.advice(Question(examples=20, study=tmp_path / "s.yaml", runs=tmp_path))
+    assert "Best setting: name, lr, max_epochs (res, 0.1, 20): 0.65" in " ".join(" ".join(lines).split())
+    assert config and f"# Is the best setting of {tmp_path / 's.yaml'}, data.defocus 10, over all runs" in config
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_domains_as_pairs_or_by_names_are_no_mistake(
     zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unsaved: None

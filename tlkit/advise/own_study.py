@@ -33,15 +33,7 @@ def advice(question: Question) -> tuple[list[str], str | None]:
     Raises:
         UserError: what is wrong with the study, the table or the mapping; there is nothing in it to compare.
     """
-    if question.study:
-        planned = plan_study(question.study, question.runs)
-        table, mapping = finished(planned)
-        name = planned.study.name
-    else:
-        assert question.table and question.mapping
-        table = read_table(question.table)
-        mapping = read_mapping(question.mapping, list(table))
-        name = question.table.stem
+    name, table, mapping = _runs(question)
     rows, near, where = _nearest(table, mapping, question.examples)
     runs = prepare(table[rows], near)
     chosen = compared(runs)
@@ -68,8 +60,18 @@ def advice(question: Question) -> tuple[list[str], str | None]:
     ]
     if not question.study:
         return lines, None
-    at = f", {_setting(runs, given, same.iloc[0])}" if given else ""
-    return lines, _experiment(question, table.loc[same.index[0]], where + at)
+    target = _setting(runs, given, same.iloc[0])
+    return lines, _experiment(question, table.loc[same.index[0]], f"{target}, {where}" if target else where)
+
+
+def _runs(question: Question) -> tuple[str, pd.DataFrame, TableMapping]:
+    """Returns a name, the user's runs, and what their columns mean."""
+    if question.study:
+        planned = plan_study(question.study, question.runs)
+        return planned.study.name, *finished(planned)
+    assert question.table and question.mapping
+    table = read_table(question.table)
+    return question.table.stem, table, read_mapping(question.mapping, list(table))
 
 
 def _nearest(table: pd.DataFrame, mapping: TableMapping, examples: int) -> tuple[pd.Series, TableMapping, str]:
