@@ -27,8 +27,9 @@ from tlkit.study.report import (
 )
 from tlkit.study.report.mapping import TableMapping
 from tlkit.study.report.mapping_file import read_mapping
+from tlkit.study.report.section import LeftOut, Section
 from tlkit.study.report.table_file import read_curves, read_table
-from tlkit.study.report.tidy import prepare
+from tlkit.study.report.tidy import Runs, prepare
 
 
 def report_table(table: Path, mapping: Path, out: Path, command: str) -> tuple[Path, tuple[str, ...]]:
@@ -88,11 +89,33 @@ def write_report(
     if boxes := drawing.unknown_signs(runs):
         runs = replace(runs, remarks=(*runs.remarks, boxes))
     chosen = nuisance.compared(runs)
+    by_size = answer.by_size(chosen)
+    page = writing.write(
+        out,
+        _sections(runs, chosen, curves),
+        [explore.runs_table(runs), *([by_size] if by_size else [])],
+        {
+            "title": title,
+            "goal": mapping.goal,
+            "answer": answer.answer(chosen, by_size),
+            "by_size": by_size,
+            "caveats": answer.caveats(runs, chosen),
+            "command": command,
+            "runs": runs,
+            "data": Markup(explore.page_data(runs, answer.most_important(runs)[:2])),
+            "version": tlkit.__version__,
+        },
+    )
+    return page, runs.remarks
+
+
+def _sections(runs: Runs, chosen: Runs, curves: pd.DataFrame | None) -> list[Section | LeftOut]:
+    """Returns the sections of a report in their order, of all runs or of those at the best nuisance setting."""
     with drawing.style():
-        sections = [
+        return [
             comparison.comparison(chosen),
             comparison.best(chosen),
-            *([nuisance.nuisance(runs)] if mapping.nuisance else []),
+            *([nuisance.nuisance(runs)] if runs.mapping.nuisance else []),
             main_effects.main_effects(runs, chosen),
             main_effects.interactions(runs),
             distributions.distributions(runs),
@@ -108,21 +131,3 @@ def write_report(
             training.training_curves(runs, curves),
             training.best_epoch(runs),
         ]
-    by_size = answer.by_size(chosen)
-    page = writing.write(
-        out,
-        sections,
-        [explore.runs_table(runs), *([by_size] if by_size else [])],
-        {
-            "title": title,
-            "goal": mapping.goal,
-            "answer": answer.answer(chosen, by_size),
-            "by_size": by_size,
-            "caveats": answer.caveats(runs, chosen),
-            "command": command,
-            "runs": runs,
-            "data": Markup(explore.page_data(runs, answer.most_important(runs)[:2])),
-            "version": tlkit.__version__,
-        },
-    )
-    return page, runs.remarks

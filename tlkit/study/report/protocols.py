@@ -11,6 +11,7 @@ from tlkit.study.report.section import HEADINGS, Drawn, LeftOut, Section, Shown,
 from tlkit.study.report.statistics import summary
 from tlkit.study.report.tidy import Factor, Runs
 
+LOSSES = {"train_loss": "training", "val_loss": "validation", "difference": "validation − training"}
 HEADINGS_OF_ALL = {"mean": "mean of all", "low": HEADINGS["low"], "high": HEADINGS["high"]}
 
 
@@ -71,42 +72,43 @@ def overfitting(runs: Runs) -> Section | LeftOut:
         return LeftOut(
             "Overfitting", "it needs the columns 'train_loss' and 'val_loss', and a factor in the role 'over'"
         )
-    size = runs.role("size")
-    size = None if size == rows else size
-    frame = runs.frame.assign(difference=runs.frame["val_loss"] - runs.frame["train_loss"])
-    marked = runs.with_frame(frame)
-    parts = []
-    for column in ("train_loss", "val_loss", "difference"):
-        means = summary(marked, [rows.key], column).set_index(rows.key)
-        part = pd.DataFrame({rows.key: means.index.astype(str), "loss": column.replace("_", " ")})
-        if size:
-            cells = summary(marked, [rows.key, size.key], column).pivot(index=rows.key, columns=size.key, values="mean")
-            for level in cells:
-                part[size.levels.index(str(level))] = cells[level].reindex(means.index).to_numpy()
-        part["mean"], part["low"], part["high"] = (means[name].to_numpy() for name in ("mean", "low", "high"))
-        parts.append(part)
-    order = {level: place for place, level in enumerate(rows.levels)}
-    table = pd.concat(parts).sort_values(rows.key, key=lambda c: c.map(order), kind="stable", ignore_index=True)
-    labels = {rows.key: rows.label} | {place: level for place, level in enumerate(size.levels if size else ())}
-    table = table.rename(columns=own_names(table, {column: labels[column] for column in table if column in labels}))
-    headings = {name: name for name in table} | HEADINGS_OF_ALL
+    size = None if runs.role("size") == rows else runs.role("size")
+    marked = runs.with_frame(runs.frame.assign(difference=runs.frame["val_loss"] - runs.frame["train_loss"]))
+    means = {loss: summary(marked, [rows.key], loss) for loss in LOSSES}
     figure, axes = drawing.panels(1, height=3.2)
     drawing.level_axis(axes[0], rows)
-    names = ["train_loss", "val_loss", "difference"]
     handles = [
-        drawing.with_intervals(axes[0], summary(marked, [rows.key], column), rows, color=colour)
-        for column, colour in zip(names, drawing.OKABE_ITO, strict=False)
+        drawing.with_intervals(axes[0], table, rows, color=colour)
+        for table, colour in zip(means.values(), drawing.OKABE_ITO, strict=False)
     ]
-    drawing.legend(axes[0], handles, ["training", "validation", "validation − training"], "loss")
+    drawing.legend(axes[0], handles, list(LOSSES.values()), "loss")
     axes[0].set_ylabel("loss")
     drawing.note_intervals(figure, runs)
     text = [
         "How far a network has adapted to its training images: the loss on them, on validation images, and the "
         f"difference. {interval_text(runs)}"
     ]
-    caption = f"Mean losses, one column per level of {size.label}." if size else "Mean losses."
     drawn = Drawn("overfitting", "Training and validation loss, mean over all else.", figure)
-    return Section("Overfitting", text, [drawn], [Shown("overfitting", caption, table, headings)])
+    return Section("Overfitting", text, [drawn], [_losses(marked, rows, size, means)])
+
+
+def _losses(runs: Runs, rows: Factor, size: Factor | None, means: dict[str, pd.DataFrame]) -> Shown:
+    """Returns one row per level and loss: its mean per size, and over all."""
+    parts = []
+    for loss, mean in means.items():
+        part = pd.DataFrame({rows.key: mean[rows.key].astype(str), "loss": loss.replace("_", " ")})
+        if size:
+            cells = summary(runs, [rows.key, size.key], loss).pivot(index=rows.key, columns=size.key, values="mean")
+            for level in cells:
+                part[size.levels.index(str(level))] = cells[level].reindex(mean[rows.key]).to_numpy()
+        parts.append(part.join(mean[["mean", "low", "high"]]))
+    order = {level: place for place, level in enumerate(rows.levels)}
+    table = pd.concat(parts).sort_values(rows.key, key=lambda c: c.map(order), kind="stable", ignore_index=True)
+    labels = {rows.key: rows.label} | {place: level for place, level in enumerate(size.levels if size else ())}
+    table = table.rename(columns=own_names(table, {column: labels[column] for column in table if column in labels}))
+    headings = {name: name for name in table} | HEADINGS_OF_ALL
+    caption = f"Mean losses, one column per level of {size.label}." if size else "Mean losses."
+    return Shown("overfitting", caption, table, headings)
 
 
 def _named(table: pd.DataFrame, factors: list[Factor]) -> pd.DataFrame:

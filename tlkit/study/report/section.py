@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 HEADINGS = {"n": "runs", "low": "95 % low", "high": "95 % high"}  # of a summary, where the page shows it
+INTERVAL = (HEADINGS["low"], HEADINGS["high"])
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,7 @@ class Shown:
         frame = self.frame[list(self.headings)].head(len(self.frame) if self.rows is None else self.rows)
         formats: list[Callable[[object], str]] = []
         for column in frame:
-            interval = formats and self.headings[column] in (
-                HEADINGS["low"],
-                HEADINGS["high"],
-            )  # as precise as its value
+            interval = formats and self.headings[column] in INTERVAL  # as precise as what it is the interval of
             formats.append(formats[-1] if interval else _format(frame[column]))
         rows = frame.itertuples(index=False, name=None)
         return [{column: show(value) for column, show, value in zip(frame, formats, row, strict=True)} for row in rows]

@@ -136,13 +136,7 @@ def prepare(table: pd.DataFrame, mapping: TableMapping) -> Runs:
     frame = frame.dropna(subset=["y"])
     if frame.empty:
         raise UserError(f"expected numbers in column '{mapping.metric}', got none that is finite")
-    remarks += hole_remarks(frame, set(NUMBER_ROLES) - {"selected_by"})  # of that, `nuisance` speaks
-    if copies := int(table.astype(str).duplicated().sum()):  # a cell of Parquet may be a list, which has no hash
-        remarks.append(f"{copies:,} rows are exact copies of others; each of them counts")
-    crossed = [factor for factor in factors if factor.column not in mapping.nuisance]
-    combinations = prod(len(factor.levels) for factor in crossed)
-    keys = [exact(frame, factor) for factor in factors]
-    remarks += balance_remarks(frame, keys, [factor.key for factor in crossed], combinations)
+    remarks += _doubts(table, frame, factors, mapping)
     replicated = "r" in frame and frame["r"].nunique() > 1
     return Runs(frame, missing, tuple(factors), mapping, mapping.fixed | fixed, tuple(remarks), replicated)
 
@@ -156,6 +150,17 @@ def _kept(table: pd.DataFrame, mapping: TableMapping, remarks: list[str]) -> pd.
         raise UserError(f"expected `where` to keep some rows, got none: {mapping.where}")
     remarks.append(f"where: {mapping.where}; it keeps {rows.sum():,} of {len(table):,} rows")
     return table[rows]
+
+
+def _doubts(table: pd.DataFrame, frame: pd.DataFrame, factors: list[Factor], mapping: TableMapping) -> list[str]:
+    """Returns which runs lack what, are there twice or not at all, one sentence each."""
+    said = hole_remarks(frame, set(NUMBER_ROLES) - {"selected_by"})  # of that, `nuisance` speaks
+    if copies := int(table.astype(str).duplicated().sum()):  # a cell of Parquet may be a list, which has no hash
+        said.append(f"{copies:,} rows are exact copies of others; each of them counts")
+    crossed = [factor for factor in factors if factor.column not in mapping.nuisance]
+    combinations = prod(len(factor.levels) for factor in crossed)
+    keys = [exact(frame, factor) for factor in factors]
+    return said + balance_remarks(frame, keys, [factor.key for factor in crossed], combinations)
 
 
 def exact(frame: pd.DataFrame, factor: Factor) -> str:
