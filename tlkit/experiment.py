@@ -96,10 +96,11 @@ class Planner:
         Raises:
             UserError: see `plan`.
         """
-        if isinstance(config["seed_everything"], bool):
+        seed = config["seed_everything"]
+        if isinstance(seed, bool) or not 0 <= seed < 2**32:
             raise UserError(
-                "seed_everything: expected a number, so that the run can be repeated, got "
-                f"{config['seed_everything']}; 0 is the default"
+                "seed_everything: expected a number from 0 to 4294967295, so that the run can be repeated, got "
+                f"{seed}; 0 is the default"
             )
         config = self._complete(config)
         return _once(self._stages, name + _key(config), lambda: self._stage(config, name))

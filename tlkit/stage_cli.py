@@ -167,7 +167,7 @@ class StageCLI(LightningCLI):
             config[key] = [*_listed(config.get(key)), *_listed(extra.pop(key, None))]
         try:
             return Trainer(**config | extra)
-        except MisconfigurationException as error:
+        except (MisconfigurationException, ValueError) as error:
             lacking = any(words in str(error) for words in LACKING)
             if lacking:
                 remedy = "accelerator: auto takes what there is"

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tlkit.errors import UserError
+from tlkit.errors import UserError, behind
 from tlkit.experiment import Planner, Stage
 from tlkit.paths import Config
 from tlkit.stage_cli import parse
@@ -85,7 +85,8 @@ def _combined(study: Study, faults: list[Fault]) -> tuple[list[Cell], bool, list
             *study.unread,
             *(c for factor in study.factors if is_faulty(factor, faults) for c in factor.columns),
         ]
-        known = not any(column in study.where for column in doubtful)
+        no_condition = any(isinstance(one, SyntaxError) for one in behind(error))
+        known = no_condition or not any(column in study.where for column in doubtful)
         unfit = [Fault(_line_of(study, "where"), "", str(error))] if known else []
         return cells(replace(study, where="")), False, unfit
 

@@ -63,9 +63,9 @@ def sound(study: Study, cells: list[Cell], faulty: list[Level]) -> tuple[Study, 
 
     A factor that has no others is left out: what it sets is then as in the base.
     """
-    kept = [factor for factor in study.factors if any(level not in faulty for level in factor.levels)]
-    left = replace(study, factors=tuple(kept))
-    within = [level for factor in kept for level in factor.levels if level in faulty]
+    levels = [(factor, tuple(level for level in factor.levels if level not in faulty)) for factor in study.factors]
+    left = replace(study, factors=tuple(replace(factor, levels=some) for factor, some in levels if some))
+    within = [level for factor, some in levels if some for level in factor.levels if level in faulty]
     return left, without([cell for cell in cells if not any(has(cell, level) for level in within)], left)
 
 

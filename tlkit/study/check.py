@@ -25,7 +25,7 @@ def level_faults(study: Study, cells: list[Cell]) -> Told:
     root, _ = read(study.base.read_text(encoding="utf-8"))
     walk = Walk(Path())
     before = {fault.path for fault in _faults(walk, root)}
-    found: Told = []
+    found: list[tuple[Factor, Level, Fault]] = []
     told: list[Factor] = []
     for factor, level, cell in with_context(study, cells, cells[0]):
         if factor in told:
@@ -35,9 +35,15 @@ def level_faults(study: Study, cells: list[Cell]) -> Told:
         for fault in [*misplaced, *_faults(walk, changed)]:
             if fault.path not in before and any(_touches(fault.path, path) for path in level.nodes):
                 line = fault.line if fault.line in {node.line for node in level.nodes.values()} else level.line
-                found += told_of(factor, level, f"{fault.path}: {fault.message}", line)
+                found.append((factor, level, Fault(line, fault.path, fault.message)))
                 told += [factor] * bool(factor.ranges)  # what is wrong with one point is wrong with its range
-    return found
+    theirs = {fault.path for _, level, fault in found if fault.path in level.nodes}
+    return [
+        one
+        for factor, level, fault in found
+        if fault.path in level.nodes or fault.path not in theirs  # else it comes from a level set below this one
+        for one in told_of(factor, level, f"{fault.path}: {fault.message}", fault.line)
+    ]
 
 
 def told_of(factor: Factor, level: Level, message: str, line: int) -> Told:

@@ -53,6 +53,7 @@ class FactorReader:
         self.set_by: dict[str, str] = {}  # path -> where it is set
         self.ranges: dict[str, tuple[Node, Range | None]] = {}
         self.notes: list[str] = []
+        self.unread: set[str] = set()  # columns of scientific factors that something is wrong with
 
     def read(self, sections: dict[Role, Node], search: Node | None = None) -> tuple[Factor, ...]:
         """Returns the factors of all sections.
@@ -63,15 +64,19 @@ class FactorReader:
         """
         factors: list[Factor] = []
         for role, node in sections.items():
+            if role != "scientific" and "scientific" in sections:
+                written = {column for name in named(sections["scientific"]) for column in columns_of(name)}
+                self.unread = written - {column for factor in factors for column in factor.columns}
             if not isinstance(node.children, dict) or not node.children:
-                self._fault(node, role, f"expected factor: levels, got {node.value!r}")
+                self._fault(node, role, f"expected a mapping, factor: levels, got {node.value!r}")
                 continue
             for name, levels in node.children.items():
                 fixed = Factor("fixed", (), (Level({}, {str(name): levels}),))
                 factor = fixed if role == "fixed" else self._factor(role, str(name), levels, factors)
                 if factor:
                     self._check(factor, f"{role}.{name}", levels)
-                    factors.append(factor)
+                    told = any(set(factor.columns) & set(other.columns) for other in factors)
+                    factors += [factor] * (not told)
             if role == "nuisance" and (searched := self._searched(search)):
                 factors.append(searched)
         if search and not self.ranges:
@@ -110,7 +115,7 @@ class FactorReader:
         if isinstance(node.children, dict) and set(node.children) == {"per", "values"} and is_path:
             return self._per_level(role, columns, node.children, before, path)
         if isinstance(node.children, dict) and node.children and not is_path and len(columns) == 1:
-            levels = [self._named(name, key, child, path) for key, child in node.children.items()]
+            levels: list[Level | None] = [self._named(name, key, child, path) for key, child in node.children.items()]
         elif isinstance(node.children, list) and node.children and is_path:
             levels = [self._plain(columns, child, path) for child in node.children]
         else:
@@ -142,10 +147,10 @@ class FactorReader:
             return None
         return Level({c: item.value for c, item in zip(columns, items, strict=True)}, dict(zip(columns, items)))  # noqa: B905
 
-    def _named(self, name: str, level: Any, node: Node, path: str) -> Level | None:
+    def _named(self, name: str, level: Any, node: Node, path: str) -> Level:
         if not isinstance(node.children, dict) and node.value is not None:
             self._fault(node, f"{path}.{level}", f"expected path: value, got {node.value!r}; {{}} changes nothing")
-            return None
+            return Level({name: level}, {})
         return Level({name: level}, {str(key): child for key, child in (node.children or {}).items()})  # type: ignore[union-attr]
 
     def _per_level(
@@ -154,6 +159,8 @@ class FactorReader:
         names = columns_of(str(parts["per"].value))
         scientific = {c: f for f in before if f.role == "scientific" for c in f.columns}
         if unknown := [name for name in names if name not in scientific]:
+            if set(unknown) & self.unread:
+                return None
             valid = ", ".join(scientific)
             self._fault(
                 parts["per"], f"{path}.per", f"expected a scientific factor, got {unknown[0]!r}; valid: {valid}"

@@ -83,7 +83,9 @@ class _Reader:
         factors = self.factors.read({role: given[role] for role in ROLES if role in given}, given.get("search"))
         told = {"scientific", "scaling"} & set(given) or "'scientific'" in meant
         if not any(factor.role == "scientific" for factor in factors) and not told:
-            self.faults.append(Fault(1, "scientific", "missing; expected factor: [levels], what the question is about"))
+            line = top["scientific"].line if "scientific" in top else 1
+            what = "missing; expected factor: [levels], what the question is about"
+            self.faults.append(Fault(line, "scientific", what))
         metric, mode, metric_label = self._metric(given.get("metric"))
         study = Study(
             path=self.path,
