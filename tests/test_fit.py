@@ -226,7 +226,8 @@ def wait_for(path: Path, pattern: str, process: "subprocess.Popen[str]", seconds
         if found:
             return found[0]
         time.sleep(0.005)
-    raise AssertionError(f"no {pattern}: {process.communicate()[0]}")
+    process.kill()
+    raise AssertionError(f"no {pattern}: {process.communicate(timeout=60)[0]}")
 
 
 @pytest.mark.parametrize(

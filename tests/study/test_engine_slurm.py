@@ -44,6 +44,7 @@ def nap(seconds: float, epochs: int, seed: int = 0) -> dict[str, object]:
     return changes | {"trainer.callbacks": [callback]}
 
 
+@pytest.mark.timeout(600)
 def test_slurm_gives_the_table_of_this_machine_although_a_pilot_job_is_cancelled(tmp_path):
     # the sixty stages that test_engine_kills.py disturbs
     written, elsewhere = (written_study(place, 30, PROBED) for place in (tmp_path, tmp_path / "here"))
@@ -80,6 +81,7 @@ def comparable(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=[name for name in table if re.match("seconds|joules|energy|peak|memory|run$", name)])
 
 
+@pytest.mark.timeout(600)
 def test_walltime(tmp_path):
     # a minute: no short stage starts that could be cut off, and one that is longer than any job goes on in the next
     study = toy_study(tmp_path, [nap(8.0, 12), *(nap(2.0, 3, seed) for seed in range(8))])
