@@ -195,10 +195,16 @@ def test_an_option_of_the_pretrain_changes_that_alone(tmp_path: Path) -> None:
     assert after["trainer.log_every_n_steps"] == 7
 
 
-def run(name: str, tmp_path: Path, *args: str) -> Path:
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where simulated structures are kept that several configurations train on."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def run(name: str, tmp_path: Path, cache: Path, *args: str) -> Path:
     """Runs a configuration with options that make it small; returns its run directory."""
     words = ["fit", "--config", str(ROOT / "configs" / f"{name}.yaml"), *data_of(name, tmp_path), *args]
-    words += ["--data.cache_dir", str(tmp_path / "cache"), "--runs", str(tmp_path / "runs")]
+    words += ["--data.cache_dir", str(cache), "--runs", str(tmp_path / "runs")]
     assert main([*words, "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]) == 0
     return newest(tmp_path / "runs" / Path(name).stem, "transfer")
 
@@ -223,6 +229,7 @@ SMALL = {
     "hrtem_study_unet": (
         *("--data.image_size", "64", "--data.train_structures", "4", "--pretrain.with.data.train_structures", "4"),
         *("--data.validation_structures", "2", "--data.test_structures", "2", "--data.domains", "[-10, 10]"),
+        *("--model.network.width", "8"),
         *("--trainer.max_epochs", "2", "--pretrain.with.trainer.max_epochs", "1"),
     ),
 }
@@ -245,8 +252,8 @@ SMALL |= {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_it_runs_from_end_to_end(name: str, tmp_path: Path) -> None:
-    directory = run(name, tmp_path, *SMALL[name])
+def test_it_runs_from_end_to_end(name: str, tmp_path: Path, cache: Path) -> None:
+    directory = run(name, tmp_path, cache, *SMALL[name])
     result = read_result(directory)
     assert result["pretrain"]["layers"]
     assert any(key.startswith("test/") for key in result["metrics"])

@@ -132,7 +132,8 @@ def test_workers_are_pinned_before_torch_is_imported(tmp_path, monkeypatch, name
     path, notes = spy(tmp_path, cards=1)
     callbacks = [*PROBED["trainer.callbacks"], {"class_path": "probes.Nap", "init_args": {"seconds": 3.0}}]
     common = {"pretrain.layers": 0, "trainer.max_epochs": 1, "trainer.accelerator": "auto"}  # all workers get some
-    study = toy_study(tmp_path, [{"seed_everything": s, "trainer.callbacks": callbacks, **common} for s in range(4)])
+    seeds = range(2 * len(seen))
+    study = toy_study(tmp_path, [{"seed_everything": s, "trainer.callbacks": callbacks, **common} for s in seeds])
     file = engine(tmp_path, None, available_accelerators=["0", "1"])
     monkeypatch.setenv("PYTHONPATH", f"{path}:{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

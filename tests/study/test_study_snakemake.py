@@ -95,7 +95,7 @@ def test_snakemake_under_slurm_gives_what_study_run_gives(
         request.addfinalizer(place.unlink)
         place.symlink_to(os.environ["SLURM_CONF"])
         flow, _ = exported(small, capsys)
-        polls = ("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", 5)
+        polls = ("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", 2)
         done = snakemake(flow, "--executor", "slurm", "--jobs", CORES, *polls)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("has been submitted with SLURM jobid") == 3
