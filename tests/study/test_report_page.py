@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -29,14 +30,16 @@ Open = Callable[[Path], webdriver.Chrome]
 
 
 @pytest.fixture
-def browser() -> Iterator[webdriver.Chrome]:
-    """Chromium without a window, 1280 × 900."""
+def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
+    """Chromium without a window, 1280 × 900, which leaves nothing in the user's home."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,900", "--hide-scrollbars"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    environment = os.environ | {"HOME": str(tmp_path)}
+    service = webdriver.ChromeService(shutil.which("chromedriver"), env=environment)
+    driver = webdriver.Chrome(options=options, service=service)
     yield driver
     driver.quit()
 
