@@ -153,7 +153,7 @@ def report(args: Sequence[str]) -> None:
         UserError: an option is missing or unknown; what is wrong with the study, the table or the mapping.
     """
     parser = StudyParser("report", report, "FILE [--out DIR] [--runs DIR] | --table T.csv --mapping M.yaml --out DIR")
-    parser.add_argument("file", type=study_file, nargs="?", help="the study's YAML")
+    parser.add_argument("file", nargs="?", help="the study's YAML")
     parser.add_argument("--table", type=Path, help="CSV or Parquet, one row per run")
     parser.add_argument("--mapping", type=Path, help="YAML that says what the columns are")
     parser.add_argument("--out", type=Path, help="a new directory, or one with an earlier report")
@@ -165,6 +165,7 @@ def report(args: Sequence[str]) -> None:
         from tlkit.study.plan import plan_study
         from tlkit.study.study_report import report_study
 
+        given.file = study_file(given.file)  # not by the parser, which would then say nothing of a wrong option
         if scaling := scaling_command.scaling_study(given.file, given.runs):
             page, remarks = scaling_command.report(scaling, given, command)
         else:
