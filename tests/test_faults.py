@@ -476,7 +476,9 @@ def test_a_file_in_place_of_a_class_is_left_to_the_parser(tmp_path: Path) -> Non
     ("text", "line", "message"),
     [
         ("model: [1,\ndata: 3\n}", 3, "column 1: not YAML: did not find expected ',' or ']'"),
-        ("model: a: b\n", 1, "column 9: not YAML: mapping values are not allowed in this context"),
+        ("model: a: b\n", 1, "column 9: not YAML: mapping values are not allowed in this context; is this line"),
+        ("model: x\ndata:1\nruns: y\n", 3, "begins in line 2; a key needs a space after its colon"),
+        ("model:\n  x: 1\n   y: 2\n", 3, "is this line indented as its neighbours are?"),
         ("model:\n\tx: 1\n", 2, "a tab stands here, indent with spaces"),
         ("model: 'x\n\n", 3, "found unexpected end of stream, while scanning a quoted scalar that begins in line 1"),
         ("model: *nobody\n", 1, "column 8: not YAML: found undefined alias"),

@@ -10,6 +10,14 @@ import yaml
 from jsonargparse._loaders_dumpers import get_yaml_default_loader
 
 MERGE = "tag:yaml.org,2002:merge"
+INDENTED = "is this line indented as its neighbours are?"
+REMEDIES = {
+    "did not find expected key": f"; {INDENTED}",
+    "could not find expected ':'": "; a key needs a space after its colon",
+    "mapping values are not allowed in this context": f"; {INDENTED} A key needs a space after its colon, and a text "
+    "quotes if it has a colon and a space in it",
+}
+"""What the parser says -> what to look for."""
 OPAQUE = object()  # the value of what cannot be read, or is not there to be read: fits everywhere
 
 
@@ -152,4 +160,5 @@ def _syntax_fault(error: yaml.YAMLError, text: str) -> Fault:
     context = f", {error.context}" if error.context else ""
     since = error.context_mark.line + 1 if error.context_mark else line + 1
     begun = f" that begins in line {since}" if context and since != line + 1 else ""
-    return Fault(line + 1, "", f"column {column + 1}: not YAML: {error.problem}{context}{begun}{tab}")
+    remedy = tab or REMEDIES.get(error.problem or "", "")
+    return Fault(line + 1, "", f"column {column + 1}: not YAML: {error.problem}{context}{begun}{remedy}")

@@ -87,6 +87,9 @@ def test_what_follows_from_a_fault_is_not_told_as_another(write: Write) -> None:
         ),
         ("[[0, 8], [1, 4]]", "[[-1, 8], [1, x], [true, 3]]", [13, 13, 13]),
         ("mode: max", "mode: max, labels: x", [14]),
+        ("none: 0.9, common: 0.8}}", "none: 0.9}}\nwhere: model.optimizer.momentum > 0.1", [11]),
+        ("[4, 6]", "[4, 4]\nwhere: model.network.width == many", [8, 9]),
+        ("metric:", "model.network.num_classes: [4]\nmetric:", [14]),
         ("[0.05, 0.01]", "[0.05]\n  trainer.accelerator: [cpu, gpux]", [11]),
     ],
 )

@@ -81,10 +81,8 @@ def _combined(study: Study, faults: list[Fault]) -> tuple[list[Cell], bool, list
     try:
         return cells(study), all(fault.path != "where" for fault in faults), []
     except UserError as error:
-        doubtful = [
-            *study.unread,
-            *(c for factor in study.factors if is_faulty(factor, faults) for c in factor.columns),
-        ]
+        decided = (c for f in study.factors if f.per and is_faulty(f, faults) for c in f.columns)  # not in all cells
+        doubtful = [*study.unread, *decided]
         no_condition = any(isinstance(one, SyntaxError) for one in behind(error))
         known = no_condition or not any(column in study.where for column in doubtful)
         unfit = [Fault(_line_of(study, "where"), "", str(error))] if known else []

@@ -9,7 +9,7 @@ from tlkit.errors import UserError, suggest
 from tlkit.study.columns import AFTER
 from tlkit.study.scaling_file import read_scaling
 from tlkit.study.spec import ROLES, Factor, Role, Study, is_batch_size, is_length
-from tlkit.study.spec_factors import FactorReader, columns_of, named
+from tlkit.study.spec_factors import PLAIN, FactorReader, columns_of, named
 from tlkit.study.spec_report import ReportReader, compared
 from tlkit.yaml_lines import OPAQUE, Fault, Node, read
 
@@ -71,7 +71,12 @@ class _Reader:
         for key, node in top.items():
             if key not in KEYS:
                 meant += suggest(str(key), KEYS)
-                self._unknown(node, str(key), KEYS)
+                if "." in str(key) or key in PLAIN:
+                    self.fault(
+                        node, str(key), "a path belongs below scientific, nuisance, replicates or fixed: indent it"
+                    )
+                else:
+                    self._unknown(node, str(key), KEYS)
         given = {key: node for key, node in top.items() if node.value not in (None, OPAQUE)}
         for key, what in REQUIRED.items():
             if key not in given and f"'{key}'" not in meant:
