@@ -35,7 +35,7 @@ def study_file(word: str) -> Path:
         UserError: it is no file, but the study's name or a directory.
     """
     path = Path(word)
-    if not path.is_dir() and (path.suffix or path.exists()):
+    if path.suffix in (".yaml", ".yml") or (path.exists() and not path.is_dir()):
         return path
     near = (Path(folder, f"{path.name}.yaml") for folder in (path.parent, "configs/studies", "configs"))
     meant = next((f"; did you mean {file}?" for file in near if file.is_file()), ";")
