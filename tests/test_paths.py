@@ -1,9 +1,11 @@
 """The path language."""
 
+from typing import Any
+
 import pytest
 
 from tlkit.errors import UserError
-from tlkit.paths import flatten, lookup, override, spelled_out
+from tlkit.paths import flatten, lookup, override, spelled_out, with_overrides
 
 CONFIG = {
     "model": {
@@ -29,6 +31,14 @@ def test_a_path_omits_init_args_and_names_a_callback_by_its_class() -> None:
 def test_another_class_drops_the_arguments_of_the_one_before() -> None:
     changed = override(CONFIG, {"model.network.class_path": "b.UNet"})
     assert changed["model"]["init_args"]["network"] == {"class_path": "b.UNet"}
+
+
+@pytest.mark.parametrize(
+    "path, value", [("model.network.class_path", "b.UNet"), ("model.network", {"class_path": "b.UNet"})]
+)
+def test_another_class_may_have_other_arguments(path: str, value: Any) -> None:
+    changed = with_overrides(CONFIG, {"model.network.depth": 3, path: value, "model.network.width": 16})
+    assert changed["model"]["init_args"]["network"] == {"class_path": "b.UNet", "init_args": {"depth": 3, "width": 16}}
 
 
 @pytest.mark.parametrize(

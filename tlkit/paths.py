@@ -17,14 +17,21 @@ WITH = "pretrain.with."
 def override(config: Config, overrides: Mapping[str, Any]) -> Config:
     """Returns a copy of a resolved configuration with values at some paths replaced.
 
-    Setting a ``class_path``, or a value with one, drops the ``init_args`` of the class that stood there.
+    Setting another ``class_path``, or a value with one, drops the ``init_args`` of the class that stood there; which
+    arguments the new one has is left to its parser.
 
     Raises:
         UserError: a path that leads nowhere.
     """
-    changed = deepcopy(config)
+    changed, classes = deepcopy(config), set()
     for path, value in overrides.items():
-        _set(changed, path, deepcopy(value))
+        owner, _, name = path.rpartition(".")
+        if owner in classes and name not in ("class_path", "init_args"):  # the class alone knows its arguments
+            lookup(changed, owner).setdefault("init_args", {})[name] = deepcopy(value)
+        else:
+            _set(changed, path, deepcopy(value))
+        if name == "class_path" or (isinstance(value, Mapping) and "class_path" in value):
+            classes.add(owner if name == "class_path" else path)
     return changed
 
 
@@ -107,7 +114,7 @@ def _is_section(config: Config, path: str) -> bool:
 
 def _set(config: Config, path: str, value: Any) -> None:
     parent, key = _parent(config, path)
-    if key == "class_path":
+    if key == "class_path" and value not in (parent[key], str(parent[key]).rpartition(".")[2]):
         parent.pop("init_args", None)
     parent[key] = value
 

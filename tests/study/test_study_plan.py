@@ -108,6 +108,17 @@ def test_the_stages_are_those_of_fit(study: Path) -> None:
     assert fitted.pretrain and fitted.pretrain.id in stages
 
 
+def test_optimizers_are_compared_at_rates_of_their_own(study: Path) -> None:
+    study.write_text(STUDY.replace("nuisance:", "  model.optimizer.class_path: [SGD, Adam]\nnuisance:"))
+    planned = plan_study(study)
+    torch.set_num_threads(1)
+    words = ["--config", str(study.with_name("toy.yaml")), "--pretrain.layers=0", "--trainer.callbacks=[]"]
+    for name, others in (("SGD", ["--model.optimizer.momentum=0.9"]), ("Adam", [])):  # the momentum is the experiment's
+        chosen = [f"--model.optimizer={name}", "--model.optimizer.lr=0.01", *others]
+        levels = {"protocol": "none", "model.optimizer.class_path": name, "model.optimizer.lr": 0.01}
+        assert plan(load_experiment([*words, *chosen])).id in transfers(planned, **levels)
+
+
 def test_equal_pretrains_are_one_and_come_first(study: Path) -> None:
     study.write_text(STUDY.replace("model.optimizer.lr: [0.05, 1e-2]", "callbacks.LayerFreezing.norm: [eval, train]"))
     study.write_text(study.read_text().replace("none: {pretrain.layers: 0, trainer.callbacks: []}\n    ", ""))
