@@ -65,7 +65,8 @@ def told_of(factor: Factor, level: Level, message: str, line: int) -> Told:
 def is_faulty(factor: Factor, faults: Iterable[Fault]) -> bool:
     """Tells whether some of the faults of the file as such are a factor's own."""
     own = f"{factor.role}.{','.join(factor.columns)}"
-    return any(fault.path.replace(" ", "").startswith(own) for fault in faults)
+    paths = {fault.path.replace(" ", "") for fault in faults}
+    return any(path == own or path.startswith((f"{own}.", f"{own}[")) for path in paths)
 
 
 def _nodes(study: Study, cell: Cell) -> dict[str, Node]:
