@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pools import engine, gone, processes, results, start
+from pools import engine, gone, last_words, processes, results, start, until
 from studies import toy_study
 
 from tlkit.study.engine import carry_out
@@ -70,11 +70,11 @@ def disturb(tmp_path: Path, study: StudyPlan, chance: random.Random) -> list[str
             os.kill(chance.choice(busy), signal.SIGKILL)
         if target != "worker":
             driver.kill()
-            driver.communicate()
+            last_words(driver, 60)
             if len(done) - done.count("worker") == 1:
                 assert gone(str(tmp_path), 30)
             driver = start(tmp_path, study, file, TMPDIR=str(scratch))
-    out = driver.communicate()[0]
+    out = last_words(driver, 600)
     assert driver.returncode == 0 and "Traceback" not in out, out
     return done
 
@@ -106,13 +106,11 @@ def test_a_driver_killed_while_it_starts_leaves_nothing(tmp_path):
         folder = tmp_path / str(number)
         folder.mkdir()
         driver = start(folder, toy_study(folder, [{"seed_everything": 0}]), str(engine(folder)))
-        while not any(started in command for command in processes(str(folder)).values()):
-            assert driver.poll() is None, driver.communicate()[0]
-            time.sleep(0.01)
+        until(lambda: any(started in text for text in processes(str(folder)).values()), driver)
         driver.kill()
         drivers.append(driver)
     assert gone(str(tmp_path), 30)
-    assert [driver.communicate()[0] for driver in drivers] == ["", "", ""]
+    assert [last_words(driver, 30) for driver in drivers] == ["", "", ""]
 
 
 def test_ctrl_c_ends_everything_in_order(tmp_path):
@@ -120,11 +118,9 @@ def test_ctrl_c_ends_everything_in_order(tmp_path):
     common = {"trainer.callbacks": [nap], "data.num_workers": 1}
     study = toy_study(tmp_path, [{"seed_everything": seed, **common} for seed in range(3)])
     driver = start(tmp_path, study, str(engine(tmp_path)))
-    while not list(tmp_path.glob("runs/toys/transfer-*/checkpoints/last.ckpt")):
-        assert driver.poll() is None, driver.communicate()[0]
-        time.sleep(0.1)
+    until(lambda: list(tmp_path.glob("runs/toys/transfer-*/checkpoints/last.ckpt")), driver)
     os.killpg(driver.pid, signal.SIGINT)  # as a terminal does
-    assert "KeyboardInterrupt" in driver.communicate(timeout=120)[0]
+    assert "KeyboardInterrupt" in last_words(driver, 120)
     assert gone(str(tmp_path), 30)
     assert not list((tmp_path / "runs" / "toys").glob("failed/*"))
     assert 0 < finished(tmp_path) < 6
