@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,10 @@ def workers(mark: str, driver: int) -> list[int]:
         if pid != driver and "spawn_main" in command and resident > WORKER_BYTES:
             found.append(pid)
     return found
+
+
+def runs(command: str, mark: str) -> bool:
+    return any(command in text for text in processes(mark).values())
 
 
 def finished(tmp_path: Path) -> int:
@@ -106,7 +111,7 @@ def test_a_driver_killed_while_it_starts_leaves_nothing(tmp_path):
         folder = tmp_path / str(number)
         folder.mkdir()
         driver = start(folder, toy_study(folder, [{"seed_everything": 0}]), str(engine(folder)))
-        until(lambda: any(started in text for text in processes(str(folder)).values()), driver)
+        until(partial(runs, started, str(folder)), driver)
         driver.kill()
         drivers.append(driver)
     assert gone(str(tmp_path), 30)
