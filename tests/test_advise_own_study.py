@@ -133,9 +133,18 @@ def test_equal_levels_are_no_mistake(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_without_sizes_or_replicates_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, 10, *saved(tmp_path, runs(), columns={}, replicate=None), "--similar", "yes")
     flat = " ".join(text.split())
-    assert "Over all runs: no column has the role `size`" in flat and "32 runs; test accuracy" in flat
+    assert "Over all runs: 32 runs; test accuracy, more is better. No column has the role `size`, so" in flat
     assert "intervals are over runs and do not reflect replication" in flat
     assert "note: --similar: not used here" in flat
+
+
+def test_the_number_of_examples_is_asked_for_only_where_there_are_sizes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["advise", *saved(tmp_path, runs(), columns={})]) == 0
+    assert main(["advise", *saved(tmp_path, runs())]) == 2
+    said = capsys.readouterr().err
+    assert "--examples-per-class: expected a whole number from 1 up, for examples has the role `size`" in said
 
 
 def test_sizes_that_are_no_numbers_or_are_left_out_are_not_the_nearest(
@@ -183,7 +192,9 @@ def test_the_best_setting_of_a_study_is_written_as_it_was_run(
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(study))
     assert main(["study", "run", "mine.yaml", "--engine", "inline"]) == 0
     capsys.readouterr()
-    text = said(capsys, 10, "--study", "mine.yaml", "--write", "best.yaml")
+    assert main(["advise", "--study", "mine.yaml", "--write", "best.yaml"]) == 0
+    text = capsys.readouterr().out
+    assert Path("best.yaml").read_text().startswith("# Is the best setting of mine.yaml, over all runs, as good again?")
     table = pd.read_csv(tmp_path / "runs" / "mine" / "table.csv")
     best = table.groupby("model.optimizer.lr")["train/loss"].mean().idxmin()
     assert float(row(text, "model.optimizer.lr")[0]) == best and "Which rate?" in text

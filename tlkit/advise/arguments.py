@@ -14,7 +14,10 @@ USAGE = (
 )
 TASKS = ("classification", "restoration")
 OPTIONS = {
-    "examples-per-class": ("N", "images to train on, per class; restoration: in all"),
+    "examples-per-class": (
+        "N",
+        "images to train on, per class; restoration: in all; of your own runs: if one of their columns is the size",
+    ),
     "classes": ("C", "classes of the target; not for restoration"),
     "batch-size": ("B", "images per update"),
     "similar": ("yes|no", "whether source and target are similar in images and task; not for restoration"),
@@ -33,7 +36,7 @@ class Question:
     """What advice is asked for.
 
     Attributes:
-        examples: images to train on per class; for restoration, in all.
+        examples: images to train on per class; for restoration, in all; 0 where nobody asked.
         classes: of the target; 1 where there are none, or nobody asked.
         batch: images per update; 1 where nobody asked.
         similar: whether source and target are similar.
@@ -104,7 +107,7 @@ def _question(given: Namespace, faults: list[str]) -> Question:
     _check_own(given, own, faults)
     unused = ("classes", "batch-size", "similar", "task") if own else ("similar",) if restoration else ()
     return Question(
-        examples=_number(given, "examples-per-class", 1, True, faults),
+        examples=_number(given, "examples-per-class", 1, True, faults) if not own or given.examples_per_class else 0,
         classes=_number(given, "classes", 1 if restoration else 2, "classes" in needs, faults),
         batch=_number(given, "batch-size", 1, "batch-size" in needs, faults),
         similar=given.similar != "no",

@@ -26,6 +26,8 @@ from tlkit.study.report.table_file import read_table
 from tlkit.study.report.tidy import Factor, Runs, exact, prepare
 from tlkit.study.study_report import finished
 
+NO_SIZE = "No column has the role `size`, so there is no number of examples to go by."
+
 
 def advice(question: Question) -> tuple[list[str], str | None]:
     """Returns the recommendation, and for a study the experiment of its best setting as YAML.
@@ -50,6 +52,7 @@ def advice(question: Question) -> tuple[list[str], str | None]:
         paragraph(
             f"{capital(where)}: {_count(runs.frame)}{_replicates(runs)}; {runs.metric},",
             f"{'less' if runs.lower else 'more'} is better.",
+            "" if mapping.columns.get("size") else NO_SIZE,
         ),
         "",
         columns(_rows(chosen, free)),
@@ -81,7 +84,11 @@ def _nearest(table: pd.DataFrame, mapping: TableMapping, examples: int) -> tuple
     without = replace(mapping, where=None, columns=selected)  # the other roles serve figures
     column = next(iter(mapping.columns.get("size", ())), None)
     if column is None:
-        return rows, without, "over all runs: no column has the role `size`, so there is no number of examples to go by"
+        return rows, without, "over all runs"
+    if not examples:
+        raise UserError(
+            f"--examples-per-class: expected a whole number from 1 up, for {column} has the role `size`, got nothing"
+        )
     sizes = pd.to_numeric(table[column], errors="coerce").astype(float)
     metric = pd.to_numeric(table[mapping.metric], errors="coerce").astype(float)
     known = sorted(sizes[rows & np.isfinite(metric) & (sizes > 0)].unique())
