@@ -177,6 +177,13 @@ def test_runs_are_compared_in_a_table_and_a_picture(fitted: Path, capsys: Any) -
     assert (runs[1] / "compare.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_compare_tells_how_it_is_called(word: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["compare", word])
+    assert capsys.readouterr().out.startswith("usage: tlkit compare RUN…\n")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

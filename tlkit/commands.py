@@ -1,5 +1,6 @@
 """What each command does."""
 
+from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import indent
@@ -80,7 +81,14 @@ def compare(args: Sequence[str]) -> None:
     """Prints finished runs as one table and draws their curves."""
     from tlkit.table import compare_runs
 
-    compare_runs(args)
+    parser = ArgumentParser(
+        prog="tlkit compare",
+        usage="tlkit compare RUN…",
+        description="Prints finished runs as one table and draws their curves into compare.png beside the last one.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="directory of a run: runs/x/transfer-0a1b2c3d")
+    compare_runs(parser.parse_args(list(args)).runs)
 
 
 def plugins(args: Sequence[str]) -> None:
