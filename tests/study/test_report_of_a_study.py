@@ -75,6 +75,26 @@ def test_what_the_study_fixes_stands_in_for_what_the_experiment_says(
     )  # fmt: skip
 
 
+def test_a_class_that_varies_takes_its_arguments_with_it(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(BASE)
+    varied = (
+        "{model.optimizer.class_path: [SGD, Adam], "
+        "steps: {a: {callbacks: []}, b: {callbacks: [{class_path: StepDecay, init_args: {every: 5}}]}}}"
+    )
+    fixed = "{model.optimizer.lr: 0.1, data.class_path: ClassSplit, data.batch_size: 64}"
+    (tmp_path / "s.yaml").write_text(
+        f"{{name: s, goal: g?, base: base.yaml, scientific: {varied}, fixed: {fixed}, "
+        "replicates: {data.split: [0, 1]}, metric: {name: test/accuracy, mode: max}}"
+    )
+    study, faults = read_study(tmp_path / "s.yaml")
+    assert study and not faults
+    values = study_report.fixed_values(study)
+    assert [path for path in values if path.startswith(("model.optimizer", "trainer.callbacks"))] == [
+        "model.optimizer.lr"  # every level has it
+    ]
+    assert (values["data"], values["data.examples_per_class"], values["data.batch_size"]) == ("ClassSplit", "10", "64")
+
+
 def test_replicates_are_called_by_their_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert mapping(tmp_path, monkeypatch, "data.split: [0, 1]").replicate == "data.split"
     both = mapping(tmp_path, monkeypatch, "'seed_everything, data.split': [[3, 0], [4, 1]]")

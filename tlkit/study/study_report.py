@@ -137,21 +137,25 @@ def _mapping(planned: Planned, frame: pd.DataFrame, absent: tuple[str, ...]) -> 
 def fixed_values(study: Study) -> dict[str, str]:
     """Returns what the experiment says and the study does not vary, its seed, and that all else is at its default."""
     root, _ = read(study.base.read_text(encoding="utf-8"))
-    levels = [(factor.role == "fixed", level) for factor in study.factors for level in factor.levels]
-    given = {_full(path): value for fixed, level in levels if fixed for path, value in level.overrides.items()}
-    varied = {_full(path) for fixed, level in levels if not fixed for path in level.nodes} | {"name", "runs"}
     said = {"seed_everything": SEED} | flatten(root.value)
-    values = {path: value for path, value in said.items() if not _below(path, given)}
-    for path, value in given.items():
-        values |= flatten(value, path)
+    levels = [(factor.role == "fixed", level) for factor in study.factors for level in factor.levels]
+    given = {_full(path, said): value for fixed, level in levels if fixed for path, value in level.overrides.items()}
+    varied = {_full(path, said) for fixed, level in levels if not fixed for path in level.nodes} | {"name", "runs"}
+    replaced = varied | {path for path, value in given.items() if value != said.get(path)}
+    values = {path: value for path, value in said.items() if not _below(path, replaced)}
+    for path, value in given.items():  # set at every level, also below what varies
+        within = [other for other in varied if _below(other, [path])]
+        values |= {part: v for part, v in flatten(value, path).items() if not _below(part, within)}
     values["threads"] = study.threads
-    kept = {path: "none" if v is None else str(v) for path, v in values.items() if not _below(path, varied)}
+    kept = {path: "none" if value is None else str(value) for path, value in values.items()}
     return kept | {"all else": "at its default, which 'tlkit config' shows"}
 
 
-def _full(path: str) -> str:
-    """Returns a path as an experiment has it."""
-    return f"trainer.{path}" if path.startswith("callbacks.") else path
+def _full(path: str, said: Collection[str]) -> str:
+    """Returns a path as an experiment has it; where that names a class, its ``class_path`` stands for its arguments."""
+    path = f"trainer.{path}" if path.partition(".")[0] == "callbacks" else path
+    owner = path.removesuffix(".class_path")
+    return owner if owner in said else path
 
 
 def _below(path: str, others: Collection[str]) -> bool:
