@@ -12,6 +12,7 @@ import pytest
 from study_tables import save
 from test_report import MINIMAL, Make, little, make, unsaved, visible  # noqa: F401  the fixtures apply here too
 
+from tlkit.errors import UserError
 from tlkit.study.commands import run
 from tlkit.study.report import training
 from tlkit.study.report.mapping import TableMapping
@@ -27,6 +28,30 @@ def test_runs_without_a_value_are_counted_per_level(make: Make, tmp_path: Path) 
     assert "The table is unbalanced: 3 of 18 pairs" in text
     lost = pd.read_csv(tmp_path / "out" / "tables" / "effects.csv").set_index("level")["no_value"]
     assert lost.to_dict() == {"a": 2, "b": 1, "x": 2, "y": 0, "z": 1}
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("57,96", "expected numbers in column 'loss', got text in 2 of 18 cells, as '57,96'; write 57.96"),
+        ("57.19 %", "got text in 2 of 18 cells, as '57.19 %'; write the number alone, or leave the cell empty"),
+    ],
+)
+def test_text_in_place_of_a_number_is_refused(make: Make, cell: str, message: str) -> None:
+    table = little().astype({"loss": object})
+    table.loc[[0, 1], "loss"] = cell
+    with pytest.raises(UserError, match=re.escape(message)):
+        make(table, MINIMAL)
+
+
+def test_words_in_place_of_a_number_are_named_and_counted(make: Make) -> None:
+    table = little().astype({"loss": object})
+    table.loc[[0, 1, 2, 3], "loss"] = ["FAILED", "nan", "", "-inf"]
+    text = make(table, MINIMAL)
+    assert "1 of 18 cells of loss are words (FAILED): these runs have no value" in text
+    assert "4 of 18 runs have no finite loss" in text
+    with pytest.raises(UserError, match="got none that is finite, but 'FAILED', 'nan'"):
+        make(little().assign(loss=["FAILED", "nan"] * 9), MINIMAL)
 
 
 def test_without_replicates_it_says_that_intervals_do_not_reflect_them(make: Make) -> None:

@@ -11,6 +11,7 @@ from tlkit.study.expression import as_numbers, select
 from tlkit.study.report.balance import balance_remarks, hole_remarks
 from tlkit.study.report.levels import as_levels, as_replicates
 from tlkit.study.report.mapping import FACTOR_ROLES, NUMBER_ROLES, TableMapping
+from tlkit.study.report.metric_column import SHOWN, metric_values
 
 MOST_LEVELS = 24  # more cannot be told apart in a figure
 FEW_LEVELS = 8  # of a nuisance factor, which figures show beside what the question is about
@@ -106,12 +107,11 @@ def prepare(table: pd.DataFrame, mapping: TableMapping) -> Runs:
         mapping: what its columns mean.
 
     Raises:
-        UserError: ``where`` is wrong or leaves nothing; no row has a finite metric.
+        UserError: ``where`` is wrong or leaves nothing; no row has a finite metric, or one has text for a number.
     """
     remarks = list(mapping.missing)
     table = _kept(table, mapping, remarks)
-    values = pd.to_numeric(table[mapping.metric].replace("", None), errors="coerce").astype(float)
-    frame = pd.DataFrame({"y": values.replace([np.inf, -np.inf], np.nan)})
+    frame = pd.DataFrame({"y": metric_values(table[mapping.metric], mapping.metric, remarks)})
     most = {column: FEW_LEVELS if column in mapping.nuisance else MOST_LEVELS for column in mapping.factors}
     levels = {c: as_levels(table[c], label, remarks, most[c]) for c, label in mapping.factors.items()}
     varied = [column for column, (text, _) in levels.items() if text.notna().any()]
@@ -135,7 +135,8 @@ def prepare(table: pd.DataFrame, mapping: TableMapping) -> Runs:
         )
     frame = frame.dropna(subset=["y"])
     if frame.empty:
-        raise UserError(f"expected numbers in column '{mapping.metric}', got none that is finite")
+        found = ", ".join(repr(str(cell)[:SHOWN]) for cell in table[mapping.metric].unique()[:3])
+        raise UserError(f"expected numbers in column '{mapping.metric}', got none that is finite, but {found}")
     remarks += _doubts(table, frame, factors, mapping)
     replicated = "r" in frame and frame["r"].nunique() > 1
     return Runs(frame, missing, tuple(factors), mapping, mapping.fixed | fixed, tuple(remarks), replicated)
