@@ -8,6 +8,7 @@ import pytest
 from conftest import Write
 
 from tlkit.errors import UserError
+from tlkit.study.commands import run
 from tlkit.study.plan import plan_study
 
 STUDY = """\
@@ -46,6 +47,32 @@ def test_a_metric_that_no_run_has_is_refused(phase: str, write: Write) -> None:
     assert f"line 5  metric.name: expected a metric that runs have, got '{phase}/acc'; did you mean" in said
     assert f"'{phase}/accuracy'? valid: " in said
     assert sorted(said.partition("valid: ")[2].split(", ")) == sorted(valid.split(", "))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("accuracy", "test/accuracy"), ("tets/loss", "test/loss"), ("second_train", "seconds_train"), ("own", "")],
+)
+def test_a_metric_without_its_phase_is_refused(name: str, meant: str, write: Write) -> None:
+    with pytest.raises(UserError) as refused:
+        plan_study(a_study(write(), name))
+    did_you_mean = f"; did you mean '{meant}'? valid: test/loss, " if meant else "; valid: test/loss, "
+    assert f"line 5  metric.name: expected a metric that runs have, got '{name}'{did_you_mean}" in str(refused.value)
+    assert str(refused.value).endswith("train/loss, and what docs/study_table.md lists")
+
+
+def test_a_metric_that_only_runs_can_tell_is_noted_by_run(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "a_task_of_a_user.py").write_text(USERS)
+    path = a_study(write(**{"model.class_path": "a_task_of_a_user.Own"}), "accuracy")
+    run(["run", str(path), "--engine", "inline"])
+    before, _, after = capsys.readouterr().out.partition("table: ")[0].partition("note: metric: none of ")
+    assert "note: metric: accuracy is neither of docs/study_table.md" in before and "note: there are no rep" in before
+    assert "2 finished runs has 'accuracy'; did you mean 'val/accuracy'? there are: " in after
+    run(["plan", str(path)])
+    assert "note: metric: none of 2 finished runs has 'accuracy'" in capsys.readouterr().out
 
 
 GOOD = """\
@@ -120,7 +147,7 @@ def test_the_line_of_a_metric_is_that_of_its_name(write: Write) -> None:
         plan_study(path)
 
 
-@pytest.mark.parametrize("name", ["test/loss", "val/f1", "test/accuracy/-40nm", "seconds_train", "train/loss", "own"])
+@pytest.mark.parametrize("name", ["test/loss", "val/f1", "test/accuracy/-40nm", "seconds_train", "train/loss"])
 def test_what_a_run_may_have_is_accepted(name: str, write: Write, caplog: pytest.LogCaptureFixture) -> None:
     plan_study(a_study(write(), name))
     assert "metric.mode" not in caplog.text

@@ -7,6 +7,7 @@ from lightning.pytorch import LightningModule
 
 from tlkit.errors import suggest
 from tlkit.stage_cli import StageCLI
+from tlkit.study.columns import AFTER
 from tlkit.study.planned import PlannedStage
 from tlkit.study.spec import Study
 from tlkit.study.spec_factors import PLAIN
@@ -34,7 +35,8 @@ def metric_fault(study: Study, stages: Iterable[PlannedStage], missing: Collecti
         sound: whether there are no other faults; says then where the mode is not the task's.
     """
     phase, _, rest = study.metric.partition("/")
-    if phase not in TOLD or any(path in DECIDE or not (path in PLAIN or "." in path) for path in missing):
+    elsewhere = study.metric in ("", *AFTER) or phase == "train" or (study.scaling and phase not in TOLD)
+    if elsewhere or any(path in DECIDE or not (path in PLAIN or "." in path) for path in missing):
         return ""
     valid: dict[str, None] = {}
     for stage in _different(stages):
@@ -42,13 +44,16 @@ def metric_fault(study: Study, stages: Iterable[PlannedStage], missing: Collecti
         if task is None:
             return ""
         names = [name.partition("/")[2] for name in task.logged() if name.startswith("val/")]
-        if any(rest == name or rest.startswith(f"{name}/") for name in names):
+        if phase in TOLD and any(rest == name or rest.startswith(f"{name}/") for name in names):
             if sound:
                 _note_mode(study, rest, task)
             return ""
-        valid |= dict.fromkeys(f"{phase}/{name}" for name in names)
-    meant = suggest(study.metric, valid) or ";"
-    return bool(valid) * f"expected a metric that runs have, got {study.metric!r}{meant} valid: {', '.join(valid)}"
+        valid |= dict.fromkeys(f"{phase if phase in TOLD else TOLD[0]}/{name}" for name in names)
+    others = () if phase in TOLD else AFTER
+    meant = suggest(study.metric, (*valid, *others)) or ";"
+    more = ", the same with val/ and before/, train/loss, and what docs/study_table.md lists" if others else ""
+    named = f"{', '.join(valid)}{more}"
+    return bool(valid) * f"expected a metric that runs have, got {study.metric!r}{meant} valid: {named}"
 
 
 def _different(stages: Iterable[PlannedStage]) -> Iterator[PlannedStage]:

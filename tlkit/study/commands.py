@@ -69,9 +69,10 @@ def run_study(args: Sequence[str]) -> None:
     if scaling := scaling_command.scaling_study(given.file, given.runs):
         return scaling_command.run(scaling, given)
     from tlkit.study.engine import carry_out
-    from tlkit.study.estimate import estimate, over_budget, unchecked_budget
+    from tlkit.study.estimate import estimate, over_budget
     from tlkit.study.plan import plan_study
     from tlkit.study.state import states
+    from tlkit.study.summary import metric_notes, notes
     from tlkit.study.table import study_table, write_table
 
     planned = plan_study(given.file, given.runs)
@@ -80,11 +81,15 @@ def run_study(args: Sequence[str]) -> None:
     expected = estimate(planned.study, plan, found)
     if excess := over_budget(planned.study, plan, expected):
         raise UserError(f"{'; '.join(excess)}; raise the budget, or leave combinations out with `where`")
-    for note in unchecked_budget(planned.study, expected):
+    told = notes(planned, found, expected)
+    for note in told:
         print(f"note: {note}", flush=True)
     engine = Path(given.engine) if given.engine and given.engine != "inline" else given.engine
     outcome = carry_out(plan, engine, expected.stages)
     files = write_table(study_table(planned), plan.root / plan.name)
+    found = states(plan.root, plan.name, [(stage.stage, stage.id) for stage in plan.stages.values()])
+    for note in set(metric_notes(planned, found)) - set(told):
+        print(f"note: {note}")
     words = shlex.join(study_words(given))
     print(f"table: {' '.join(map(str, files))}\nreport: tlkit study report {words}")
     if outcome.failed:

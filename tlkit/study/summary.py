@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+from tlkit.errors import suggest
+from tlkit.study.columns import AFTER
 from tlkit.study.estimate import Estimate, estimate, over_budget, unchecked_budget, width
 from tlkit.study.plan import Planned
 from tlkit.study.spec import Factor, label
@@ -36,8 +38,25 @@ def summary(planned: Planned, found: dict[str, Found]) -> list[str]:
     expected = estimate(study, plan, found)
     lines.append(f"  {_expected(expected, bool(todo))}")
     lines += [f"  over budget: {excess}" for excess in over_budget(study, plan, expected)]
-    lines += [f"  note: {note}" for note in (*unchecked_budget(study, expected), *study.notes)]
+    lines += [f"  note: {note}" for note in notes(planned, found, expected)]
     return lines
+
+
+def notes(planned: Planned, found: dict[str, Found], expected: Estimate) -> list[str]:
+    """Returns what one should know before a study runs, one sentence each."""
+    study = planned.study
+    return [*unchecked_budget(study, expected), *study.notes, *metric_notes(planned, found)]
+
+
+def metric_notes(planned: Planned, found: dict[str, Found]) -> list[str]:
+    """Returns that no finished run has the study's metric, if so: which they have can be unknown before they run."""
+    metric, stages = planned.study.metric, planned.plan.stages.values()
+    done = [found[stage.id].result or {} for stage in stages if stage.stage == "transfer" and found[stage.id].result]
+    valid = list(dict.fromkeys(name for result in done for name in result.get("metrics") or {}))
+    if not valid or metric in (*valid, *AFTER):
+        return []
+    meant = suggest(metric, valid) or ";"
+    return [f"metric: none of {len(done)} finished runs has {metric!r}{meant} there are: {', '.join(valid)}"]
 
 
 def _levels(factor: Factor) -> str:
