@@ -90,6 +90,7 @@ def test_what_a_report_cannot_do_without_is_refused(tmp_path: Path) -> None:
     assert "none is a column of the table" in refusal(tmp_path, "metric: {column: loss, mode: min}\nfactors: [a, b]")[1]
     assert "not YAML" in refusal(tmp_path, "metric: {")[1]
     assert "expected a mapping with metric" in refusal(tmp_path, "- a")[1]
+    assert len(refusal(tmp_path, "a,b\n" * 1000)[1]) < 300  # the table in place of the mapping
     with pytest.raises(UserError, match="expected a mapping in YAML, got .*nothing.yaml"):
         read_mapping(tmp_path / "nothing.yaml", COLUMNS)
 
@@ -228,6 +229,10 @@ def test_missing_replicates_and_imbalance_are_said() -> None:
         ("empty.csv", b"", "expected a table as CSV or Parquet"),
         ("header.csv", b"a,b\n", "expected a header and at least one row"),
         ("twice.csv", b"a,b,a\n1,2,3\n", "expected each column once, got twice: a"),
+        ("semi.csv", b"a;b\n1;2,5\n", "expected cells separated by commas, got semicolons in the header; save it"),
+        ("tabs.csv", b"a\tb\n1\t2\n", "expected cells separated by commas, got tabs in the header; save it"),
+        ("latin.csv", "a,b\nfür,1\n".encode("latin-1"), "latin.csv: 'utf-8' codec .*; save it as UTF-8"),
+        ("latin_header.csv", "ä,b\n1,1\n".encode("latin-1"), "save it as UTF-8"),
         ("binary.csv", b"\xff\xfe\x00\x01", "expected a table as CSV or Parquet"),
         ("ragged.csv", b"a,b\n1,2\n1,2,3,4\n", "expected a table as CSV or Parquet"),
         ("text.parquet", b"a,b\n1,2\n", "expected a table as CSV or Parquet"),

@@ -13,6 +13,7 @@ KEYS = (
     "metric", "factors", "replicate", "where", "goal", "answer", "nuisance", "pairs", "threshold", "fixed", "columns",
     "curves",
 )  # fmt: skip
+SHOWN = 80  # characters of what is echoed
 
 
 def read_mapping(path: Path, columns: Collection[str]) -> TableMapping:
@@ -32,13 +33,19 @@ def read_mapping(path: Path, columns: Collection[str]) -> TableMapping:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"expected a mapping in YAML, got {path}: {error}") from error
     if root.value is not OPAQUE and not isinstance(root.children, dict):
-        faults.append(Fault(1, "", f"expected a mapping with {', '.join(KEYS)}, got {root.value!r}"))
+        faults.append(Fault(1, "", f"expected a mapping with {', '.join(KEYS)}, got {_cut(root.value)}"))
     check = _Check(columns, faults)
     mapping = check.mapping(root.children, path.parent) if isinstance(root.children, dict) else None
     if check.faults or mapping is None:
         lines = [f"  line {f.line}  {f.path}{': ' if f.path else ''}{f.message}" for f in sorted(set(check.faults))]
         raise UserError("\n".join([f"{path}: {len(lines)} fault{'s' * (len(lines) != 1)}", *lines]))
     return mapping
+
+
+def _cut(value: Any) -> str:
+    """Returns a value as a message has it: the beginning of what may be a whole file."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 class _Check:

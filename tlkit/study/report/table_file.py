@@ -8,13 +8,14 @@ import pandas as pd
 from tlkit.errors import UserError
 
 CURVES = ("run", "epoch", "value")
+SIGNS = {";": "semicolons", "\t": "tabs"}
 
 
 def read_table(path: Path) -> pd.DataFrame:
     """Reads a CSV (all cells as text) or a Parquet file.
 
     Raises:
-        UserError: it cannot be read, is empty, has a column twice, or rows with more cells than columns.
+        UserError: it cannot be read, is empty, has a column twice, no commas, or rows with more cells than columns.
     """
     try:
         if path.suffix in (".parquet", ".pq"):
@@ -25,6 +26,11 @@ def read_table(path: Path) -> pd.DataFrame:
             with path.open(newline="", encoding="utf-8") as file:
                 header = next(csv.reader(file), [])
             twice = {name for name in header if header.count(name) > 1}
+            if len(header) == 1 and (found := next((name for sign, name in SIGNS.items() if sign in header[0]), "")):
+                raise UserError(
+                    f"{path}: expected cells separated by commas, got {found} in the header; save it with commas "
+                    "between cells and points in decimals"
+                )
             if twice:
                 raise UserError(f"{path}: expected each column once, got twice: {', '.join(sorted(twice))}")
             frame = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=True)
@@ -34,6 +40,8 @@ def read_table(path: Path) -> pd.DataFrame:
                     f"{path}: expected as many cells in a row as in the header, {names}, got {cells}; remove the comma "
                     "that ends each row, or name every column"
                 )
+    except UnicodeDecodeError as error:
+        raise UserError(f"expected a table as CSV or Parquet, got {path}: {error}; save it as UTF-8") from error
     except (OSError, ValueError, pd.errors.ParserError) as error:  # pyarrow's and pandas' errors are ValueErrors
         raise UserError(f"expected a table as CSV or Parquet, got {path}: {error}") from error
     frame.columns = frame.columns.map(str)
