@@ -39,6 +39,25 @@ def test_how_many_stages_can_run_at_once(study: Path, capsys: pytest.CaptureFixt
     assert "5 stages can start at once, up to 5 can run at the same time" in say(capsys, "plan", study)
 
 
+@pytest.mark.parametrize(
+    ("fixed", "differ"),
+    [
+        ("model.optimizer.lr: 0.01", "model.optimizer.class_path, seed_everything"),
+        ("pretrain.with.model.optimizer.class_path: SGD", "model.optimizer.class_path, seed_everything"),
+        ("pretrain.with.model.optimizer: {class_path: SGD, init_args: {lr: 0.01, momentum: 0.9}}", "seed_everything"),
+    ],
+)
+def test_a_plan_says_what_pretrains_differ_by(
+    fixed: str, differ: str, study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    varied = "scientific: {model.optimizer.class_path: [SGD, Adam], pretrain.layers: [1, 2]}\n"
+    others = f"replicates: {{seed_everything: [0, 1]}}\nfixed:\n  {fixed}\nmetric: {{name: test/accuracy, mode: max}}\n"
+    study.write_text(STUDY.partition("scientific")[0] + varied + others)
+    text = say(capsys, "plan", study)
+    assert f"    pretrains differ by {differ}\n" in text
+    assert f"{2 * len(differ.split())} pretrain: " in text
+
+
 def test_a_pretrain_without_weights_is_to_do_again(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (
         STUDY.partition("scientific")[0]

@@ -6,6 +6,7 @@ from tlkit.errors import suggest
 from tlkit.study.columns import AFTER
 from tlkit.study.estimate import Estimate, estimate, over_budget, unchecked_budget, width
 from tlkit.study.plan import Planned
+from tlkit.study.planned import StudyPlan
 from tlkit.study.spec import Factor, label
 from tlkit.study.state import Found, with_again
 
@@ -29,6 +30,8 @@ def summary(planned: Planned, found: dict[str, Found]) -> list[str]:
         states = {state: number for (stage, state), number in counts.items() if stage == kind}
         parts = ", ".join(f"{number} {WORDS.get(state, state)}" for state, number in sorted(states.items()))
         lines.append(f"    {sum(states.values())} {kind}: {parts}")
+    if by := _pretrains_differ(plan):
+        lines.append(f"    pretrains differ by {', '.join(by)}")
     todo = [stage for stage in plan.stages.values() if found[stage.id].state != "done"]
     if todo:
         ready = sum(not stage.pretrain or found[stage.pretrain].state == "done" for stage in todo)
@@ -57,6 +60,13 @@ def metric_notes(planned: Planned, found: dict[str, Found]) -> list[str]:
         return []
     meant = suggest(metric, valid) or ";"
     return [f"metric: none of {len(done)} finished runs has {metric!r}{meant} there are: {', '.join(valid)}"]
+
+
+def _pretrains_differ(plan: StudyPlan) -> list[str]:
+    """Returns the factors that decide which pretrain is started from, for what they set is set in it as well."""
+    shared = [stage.shared for stage in plan.stages.values() if stage.stage == "pretrain"]
+    columns = [column for column in (shared or [{}])[0] if all(column in one for one in shared)]
+    return [column for column in columns if len({str(one[column]) for one in shared}) > 1]
 
 
 def _levels(factor: Factor) -> str:
