@@ -59,6 +59,19 @@ def test_an_unknown_option_of_the_command_line_is_named(write: Write, capsys: An
     assert "did you mean 'batch_size'" in refused(write(), capsys, "--data.batch_sise", "4")
 
 
+def test_a_study_in_place_of_an_experiment_is_named(tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("name: a\nbase: toy.yaml\nscientific: {pretrain.layers: [0, 1]}\n")
+    assert refused(path, capsys) == (
+        f"tlkit: --config: expected an experiment, got {path}, a study; tlkit study run {path}\n"
+    )
+
+
+def test_a_file_without_its_option_is_recognized(capsys: Any) -> None:
+    assert main(["fit", "configs/x.yaml", "--trainer.max_epochs", "3"]) == 2
+    assert "did you mean --config configs/x.yaml?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("layers", "message"),
     [

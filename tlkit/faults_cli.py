@@ -39,7 +39,10 @@ def cli_fault(parser: ArgumentParser, message: str, args: Sequence[str]) -> str:
     # What is missing may follow from a class that keeps its arguments here: jsonargparse says so better.
     after = [fault for fault in walk.check(root, schema, "") if not fault.message.startswith("missing")]
     faults += [fault for fault in after if fault not in before]
-    return f"--{faults[0].path}: {faults[0].message}" if faults else _condense(message)
+    if faults:
+        return f"--{faults[0].path}: {faults[0].message}"
+    file = re.search(r"unrecognized arguments: .*?(\S+\.ya?ml)\b", message)
+    return _condense(message) + (f"; did you mean --config {file[1]}?" if file else "")
 
 
 def schema_of(parser: ArgumentParser) -> dict[str, Any]:

@@ -210,6 +210,9 @@ def _explain(parser: LightningArgumentParser, error: ArgumentError, args: Sequen
     for path in config_files(args):
         if not path.is_file():
             return f"--config: expected a file, got {path}, which does not exist"
+        keys = read(path.read_text())[0].children
+        if isinstance(keys, dict) and {"base", "scientific"} <= set(keys):
+            return f"--config: expected an experiment, got {path}, a study; tlkit study run {path}"
     message = _report(args, lambda fault: True) or cli_fault(parser, str(error), args)
     note = plugins.failures()
     return f"{message}\n{note}" if note and "no class" in message else message

@@ -137,3 +137,10 @@ def test_without_a_where_a_level_is_refused_only_if_nothing_accepts_it(write: Wr
         "model.network.width: [4, 6]", "model.network.width: [4, -6]\n  pretrain.with: [{data.stage: pretrain}, null]"
     )
     assert lines_of(refusal(write().with_name("s.yaml"), text + "where: widht > 0\n")) == [8, 16]
+
+
+def test_an_experiment_in_place_of_a_study_is_one_fault(write: Write) -> None:
+    path = write()
+    message = refusal(path, path.read_text())
+    assert "1 fault\n  line 1  expected a study, got an experiment; name it as base: in a study, or train it" in message
+    assert f"tlkit fit --config {path}" in message

@@ -41,6 +41,9 @@ def read_study(path: Path) -> tuple[Study | None, list[Fault]]:
         if root.value is not OPAQUE:
             faults.append(Fault(1, "", f"expected a mapping with {', '.join(KEYS)}, got {root.value!r}"))
         return None, faults
+    if {"model", "trainer"} <= set(root.children) and not {"base", "scientific"} & set(root.children):
+        remedy = f"name it as base: in a study, or train it: tlkit fit --config {path}"
+        return None, [Fault(1, "", f"expected a study, got an experiment; {remedy}")]
     reader = _Reader(path, faults)
     return reader.study(root.children), sorted(set(faults))
 
