@@ -9,9 +9,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from study_tables import CLASSIFICATION, COMPUTE, RESTORATION, classification, compute, curves, restoration
 
-from tlkit.study.report import costs, distributions, domains, explore, protocols, training, write_report, writing
+from tlkit.study.report import (
+    costs,
+    distributions,
+    domains,
+    explore,
+    main_effects,
+    protocols,
+    training,
+    write_report,
+    writing,
+)
 from tlkit.study.report.answer import most_important
 from tlkit.study.report.drawing import colours, unknown_signs
 from tlkit.study.report.mapping import NUMBER_ROLES, TableMapping
@@ -234,6 +246,21 @@ def test_a_pair_that_is_not_drawn_is_named() -> None:
         "Pairs left out: frozen part × batch size (more than 60 cells); "
         "frozen part × One (a factor without two levels)."
     )
+
+
+def test_a_factor_without_a_share_of_its_own_is_named_and_the_title_of_shares_is_whole() -> None:
+    rates = {"SGD with momentum": ["0.01", "0.03"], "Adam": ["0.0003", "0.001"]}
+    rows = [(name, rate, layers, s) for name in rates for rate in rates[name] for layers in "07" for s in range(2)]
+    table = pd.DataFrame(rows, columns=["optimizer", "rate", "layers", "seed"])
+    table["acc"] = np.random.default_rng(0).normal(size=len(table))
+    labels = {"optimizer": "model.optimizer.class_path", "rate": "rate", "layers": "layers that are pretrained"}
+    section: Any = main_effects.interactions(prepare(table, TableMapping("acc", "max", labels, replicate="seed")))
+    assert section.text[-1] == "model.optimizer.class_path is determined by rate: it has no share of its own."
+    figure = next(drawn.figure for drawn in section.figures if drawn.name == "shares")
+    FigureCanvasAgg(figure).draw()
+    (title,) = figure.findobj(lambda artist: isinstance(artist, Text) and "pairs beyond" in artist.get_text())
+    box = title.get_window_extent()
+    assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
 
 
 def test_the_page_calls_seconds_and_joules_as_the_table_does() -> None:

@@ -1,5 +1,6 @@
 """Which factors matter: means and medians per level with intervals, shares of variance, two-way interactions."""
 
+from collections.abc import Iterator
 from itertools import combinations
 
 import numpy as np
@@ -111,6 +112,7 @@ def interactions(runs: Runs) -> Section | LeftOut:
     if len(untold) and varies(runs):
         pairs = "; ".join(f"{a} × {b}" for a, b in zip(untold["factor_a"], untold["factor_b"], strict=True))
         text.append(f"Left out, no combination of levels is left to tell them from the main effects: {pairs}.")
+    text += _determined(runs)
     strongest = strengths.dropna().head(STRONGEST)
     pairs_drawn = [_in_order(names[a], names[b]) for a, b in zip(strongest["a"], strongest["b"], strict=True)]
     bars = _bars(runs, shares)
@@ -127,6 +129,17 @@ def interactions(runs: Runs) -> Section | LeftOut:
         Shown("interaction_cells", "", cells, rows=0),
     ]  # fmt: skip
     return Section(title, text, figures, tables)
+
+
+def _determined(runs: Runs) -> Iterator[str]:
+    """Yields which factors have no share of their own over all runs, one sentence each."""
+    for key, share in main_shares(runs).items() if varies(runs) else ():
+        if np.isnan(share):
+            factor = next(factor for factor in runs.factors if factor.key == key)
+            levels = {f.label: runs.frame.groupby(f.key, observed=True)[key].nunique() for f in runs.factors}
+            alone = [label for label, seen in levels.items() if seen.max() == 1 and label != factor.label]
+            by = " and by ".join(alone) or "the other factors together"
+            yield f"{capital(factor.label)} is determined by {by}: it has no share of its own."
 
 
 def _in_order(a: Factor, b: Factor) -> tuple[Factor, Factor]:
@@ -158,7 +171,8 @@ def _draw_shares(bars: pd.DataFrame) -> Figure:
         axes.annotate(percent(share), (100 * share, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
     pairs = [[drawing.short(name, 26) for name in row if name] for row in bars[["factor_a", "factor_b"]].to_numpy()]
     axes.set_yticks(at, [" × ".join(pair) for pair in pairs])
-    axes.set(xlabel="share of variance η² (%)", title="factors (blue) and pairs beyond them (orange), over all runs")
+    axes.set_xlabel("share of variance η² (%)")
+    figure.suptitle("factors (blue) and pairs beyond them (orange), over all runs", fontsize=10)
     axes.margins(x=0.12)
     axes.grid(False, axis="y")
     return figure
