@@ -651,6 +651,8 @@ def test_the_schema_of_a_parser_is_that_of_its_files(parser: LightningArgumentPa
         ("--data.examples_per_class=abc", "--data.examples_per_class: expected int, got 'abc'"),
         ("--trainer.max_epochs abc", "--trainer.max_epochs: expected int | null, got 'abc'"),
         ("--trainr.max_epochs 3", "--trainr.max_epochs: unknown option; did you mean 'trainer.max_epochs'?"),
+        ("--lr 0.1", "--lr: unknown option; did you mean '--model.optimizer.lr'?"),
+        ("--layers 1", "--layers: unknown option; did you mean '--pretrain.layers' or '--trainer.callbacks.ToyF"),
         ("--model.network.widht 2", "--model.network.widht: unknown key; did you mean 'width'?"),
         (
             "--model.network ToyConf",

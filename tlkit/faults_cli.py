@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 from tlkit import hints
 from tlkit.fault_overrides import APPEND, apply
 from tlkit.fault_walk import Walk
+from tlkit.paths import WITH, flatten
 from tlkit.yaml_lines import Node, read
 
 
@@ -34,7 +35,8 @@ def cli_fault(parser: ArgumentParser, message: str, args: Sequence[str]) -> str:
             changes.append((f"{name[:-1]}.{APPEND}" if name.endswith("+") else name, _node(value)))
         elif not any(known.startswith(f"--{name}") or known == f"-{name}" for known in parser._option_string_actions):
             known = [option.removeprefix("--") for option in parser._option_string_actions]
-            return f"--{name}: unknown option{hints.did_you_mean(name, known) or '; --help lists them'}"
+            meant = _meant(name, [*known, *flatten(root.value)]) or hints.did_you_mean(name, known)
+            return f"--{name}: unknown option{meant or '; --help lists them'}"
     faults, root = apply(root, changes, into_lists=False)
     # What is missing may follow from a class that keeps its arguments here: jsonargparse says so better.
     after = [fault for fault in walk.check(root, schema, "") if not fault.message.startswith("missing")]
@@ -43,6 +45,12 @@ def cli_fault(parser: ArgumentParser, message: str, args: Sequence[str]) -> str:
         return f"--{faults[0].path}: {faults[0].message}"
     file = re.search(r"unrecognized arguments: .*?(\S+\.ya?ml)\b", message)
     return _condense(message) + (f"; did you mean --config {file[1]}?" if file else "")
+
+
+def _meant(word: str, paths: Sequence[str]) -> str:
+    """Returns ``; did you mean '--model.optimizer.lr'?`` for the paths that end in a word, or an empty string."""
+    same = [f"'--{p}'" for p in dict.fromkeys(paths) if p.rpartition(".")[2] == word and not p.startswith(WITH)]
+    return f"; did you mean {' or '.join(same)}?" if same else ""
 
 
 def schema_of(parser: ArgumentParser) -> dict[str, Any]:
