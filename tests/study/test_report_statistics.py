@@ -122,6 +122,16 @@ def test_a_tie_is_half_an_improvement_and_one_replicate_has_no_interval() -> Non
     assert (row["difference"], row["verdict"], row["replicates"]) == (-2.0, "no interval", 0)
 
 
+def test_levels_whose_runs_are_all_equal_are_no_matter_of_luck() -> None:
+    table = small().assign(loss=lambda t: 1.0 + t["seed"] + (t["g"] == "y"))
+    runs = prepare(table, replace(SMALL, answer="f"))
+    assert paired(runs, runs.factors[0])["verdict"].tolist() == ["equal"]
+    said = "against the next best, b, all 6 matched runs of both are equal to the last digit: does the level have any"
+    assert said in answer(runs, None)
+    table.loc[0, "loss"] += 1e-9
+    assert paired(prepare(table, SMALL), runs.factors[0])["verdict"].tolist() == ["inconclusive"]
+
+
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("means", [(0, 0, 1, 1), (1, 0, 1, 0), (1, 1, 0), (0, 1, 0, 0, 1)])
 def test_of_equal_levels_the_first_is_the_best_one_everywhere(

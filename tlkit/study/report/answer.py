@@ -47,6 +47,11 @@ def _against(runs: Runs, row: pd.Series, comparisons: int) -> str:
     """Returns how much better the best level of a factor is than another one (a row of `paired`), and how sure."""
     if not row["pairs"]:
         return "no run of one matches a run of the other."
+    if row["verdict"] == "equal":
+        return (
+            f"all {row['pairs']:,} matched runs of both are equal to the last digit: does the level have any effect "
+            "on these runs?"
+        )
     change = f"{number(abs(row['difference']))} {'lower' if row['difference'] < 0 else 'higher'}"
     between = f"95 % interval of the difference {cell(row['low'])} to {cell(row['high'])}; "
     sure = {

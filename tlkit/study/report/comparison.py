@@ -39,7 +39,8 @@ def comparison(runs: Runs) -> Section | LeftOut:
     )
     text = [
         f"The best level of each factor against each of the others, by differences between {_pairs(runs)}, 95 %; "
-        "'inconclusive': it holds 0. Probability of improvement: the share of pairs in which the level is better.",
+        "'inconclusive': it holds 0; 'equal': no pair differs at all. "
+        "Probability of improvement: the share of pairs in which the level is better.",
         f"Comparisons: {len(table)}, not corrected for their number, and the best level is picked from the same runs: "
         "where levels do not differ at all, some 'better' comes up more often than in 1 table of 20, the more often "
         "the more levels there are.",

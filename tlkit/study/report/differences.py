@@ -62,7 +62,10 @@ def _welch(a: pd.Series, b: pd.Series, lower: bool) -> dict[str, object]:
 
 
 def difference(pairs: pd.DataFrame, runs: Runs) -> dict[str, object]:
-    """Returns the mean of differences ``d`` with interval, the share of improvements and the verdict."""
+    """Returns the mean of differences ``d`` with interval, the share of improvements and the verdict.
+
+    That is "equal" where no pair differs by a single digit: then the level has hardly any effect at all.
+    """
     if pairs.empty:
         unknown = dict.fromkeys(("difference", "low", "high", "probability_of_improvement"), float("nan"))
         return {**unknown, "pairs": 0, "replicates": 0, "verdict": "no matched pairs"}
@@ -76,7 +79,7 @@ def difference(pairs: pd.DataFrame, runs: Runs) -> dict[str, object]:
         "probability_of_improvement": float((better + 0.5 * (pairs["d"] == 0)).mean()),
         "pairs": len(pairs),
         "replicates": int(count) if runs.replicated else 0,
-        "verdict": _verdict(low, high, runs.lower),
+        "verdict": "equal" if (pairs["d"] == 0).all() else _verdict(low, high, runs.lower),
     }
 
 
