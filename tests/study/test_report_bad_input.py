@@ -28,6 +28,9 @@ def test_runs_without_a_value_are_counted_per_level(make: Make, tmp_path: Path) 
     assert "The table is unbalanced: 3 of 18 pairs" in text
     lost = pd.read_csv(tmp_path / "out" / "tables" / "effects.csv").set_index("level")["no_value"]
     assert lost.to_dict() == {"a": 2, "b": 1, "x": 2, "y": 0, "z": 1}
+    runs = pd.read_csv(tmp_path / "out" / "tables" / "runs.csv")
+    assert runs[["f", "g", "seed"]].equals(table[["f", "g", "seed"]])
+    assert list(runs.index[runs["loss"].isna()]) == [0, 1, 17]
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,10 @@ def _numbers(column: pd.Series) -> list[float | None]:
 
 
 def runs_table(runs: Runs) -> Shown:
-    """Returns all runs as the page's table has them."""
+    """Returns all runs as the page's table has them, and those without a value of the metric, which it has not.
+
+    A level that no run with a value has is an empty cell.
+    """
     names = {exact(runs.frame, factor): factor.column for factor in runs.factors} | {"y": runs.mapping.metric}
     if runs.mapping.replicate and "r" in runs.frame:
         names["r"] = runs.mapping.replicate
@@ -72,5 +75,5 @@ def runs_table(runs: Runs) -> Shown:
             name = _label(runs, role) if role in OWN else role
             names[role] = f"{role} (role)" if name in taken else name
             taken.add(names[role])
-    table = runs.frame[list(names)].rename(columns=names)
+    table = pd.concat([runs.frame, runs.missing]).sort_index(kind="stable")[list(names)].rename(columns=names)
     return Shown("runs", "All runs that the report is about.", table, rows=0)
