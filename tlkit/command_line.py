@@ -76,12 +76,17 @@ def losses(given: Any, resolved: Any, words: Sequence[str], path: str = "") -> l
     ]
 
 
+def lost_classes(given: Any, resolved: Any) -> list[str]:
+    """Returns the classes of a list that are not in the list in its place; an empty one is what was asked for."""
+    before, now = (Counter(_class_name(item) for item in _listed(items)) for items in (given, resolved))
+    return list((before - now).elements()) if now else []
+
+
 def _lost_items(given: list[Any], resolved: list[Any], words: Sequence[str], path: str) -> list[str]:
     before, now = [_class_name(item) for item in given], [_class_name(item) for item in resolved]
     if not all(isinstance(item, dict) and _class_name(item) for item in resolved):
         return []  # no list of classes
-    gone = list((Counter(before) - Counter(now)).elements())
-    if gone and now:  # an empty list is what was asked for
+    if gone := lost_classes(given, resolved):
         return [
             f"--{path} replaces the list of the file, {', '.join(gone)} {'are' if len(gone) > 1 else 'is'} left out; "
             f"--{path}+= adds to it"

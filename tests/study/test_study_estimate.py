@@ -58,6 +58,22 @@ def test_a_plan_says_what_pretrains_differ_by(
     assert f"{2 * len(differ.split())} pretrain: " in text
 
 
+def test_callbacks_that_a_level_leaves_out_are_noted(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    levels = """scientific:
+  protocol:
+    none: {}
+    off: {trainer.callbacks: []}
+    decay: {trainer.callbacks: [{class_path: StepDecay, init_args: {every: 2}}]}
+    timed: {trainer.callbacks: [{class_path: lightning.pytorch.callbacks.Timer}]}
+    both: {trainer.callbacks: [{class_path: LayerFreezing, init_args: {layers: 2}}, {class_path: EnergyMonitor}]}
+"""
+    study.write_text(STUDY.partition("scientific")[0] + levels + "metric: {name: test/accuracy, mode: max}\n")
+    said = (
+        "protocol: decay; timed: trainer.callbacks replaces the list of toy.yaml, without LayerFreezing; to keep it, "
+    )
+    assert f"  note: {said}list it as well\n" in say(capsys, "plan", study)
+
+
 def test_a_pretrain_without_weights_is_to_do_again(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (
         STUDY.partition("scientific")[0]

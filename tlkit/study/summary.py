@@ -5,6 +5,7 @@ from collections import Counter
 from tlkit.errors import suggest
 from tlkit.study.columns import AFTER
 from tlkit.study.estimate import Estimate, estimate, over_budget, unchecked_budget, width
+from tlkit.study.lost import lost_callbacks
 from tlkit.study.plan import Planned
 from tlkit.study.planned import StudyPlan
 from tlkit.study.spec import Factor, label
@@ -48,7 +49,8 @@ def summary(planned: Planned, found: dict[str, Found]) -> list[str]:
 def notes(planned: Planned, found: dict[str, Found], expected: Estimate) -> list[str]:
     """Returns what one should know before a study runs, one sentence each."""
     study = planned.study
-    return [*unchecked_budget(study, expected), *study.notes, *metric_notes(planned, found)]
+    lost = lost_callbacks(study)
+    return [*unchecked_budget(study, expected), *study.notes, *lost, *metric_notes(planned, found)]
 
 
 def metric_notes(planned: Planned, found: dict[str, Found]) -> list[str]:
