@@ -52,6 +52,26 @@ def test_the_protocol_of_the_front_page_runs(write: Write, tmp_path: Path, monke
     assert [row["lr/fc"] for row in rows(run)] == pytest.approx([0.025, 0.05, 0.05])
 
 
+def test_the_schedule_of_the_front_page_multiplies_with_one_for_the_whole_run(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "warmup.py").write_text(block("README.md", "python", "class "))
+    monkeypatch.syspath_prepend(tmp_path)
+    warmup = {"class_path": "warmup.LinearWarmup", "init_args": {"epochs": 2}}
+    steps = {"class_path": "StepDecay", "init_args": {"every": 2}}
+    run = fit(write(**{"trainer.callbacks": [warmup, steps]}))
+    assert [row["lr/fc"] for row in rows(run)] == pytest.approx([0.025, 0.05, 0.005])
+    path = write(**{"trainer.callbacks": [warmup, {"class_path": "LinearDecay"}], "trainer.limit_train_batches": 1})
+    assert [row["lr/fc"] for row in rows(fit(path))] == pytest.approx([0.025, 0.025, 0.0])  # 1/2 × 1, 1 × 1/2, 1 × 0
+
+
+def test_a_layer_of_the_callbacks_document_has_the_parameters_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    code = block("callbacks/README.md", "python", "layers_of(network)")
+    exec(code, {})
+    said = re.findall(r"^print.*  # (.*)", code, re.M)
+    assert len(said) == 2 and capsys.readouterr().out.splitlines() == said
+
+
 def test_initial_decay_epochs_are_expressible_as_documented(write: Write) -> None:
     text = block("callbacks/README.md", "yaml", "InitialDecay").replace("epochs: 10", "epochs: 1").replace("fc8", "fc")
     callbacks = yaml.safe_load(text.replace("every: 30", "every: 2"))["callbacks"]
