@@ -68,10 +68,8 @@ def test_callbacks_that_a_level_leaves_out_are_noted(study: Path, capsys: pytest
     both: {trainer.callbacks: [{class_path: LayerFreezing, init_args: {layers: 2}}, {class_path: EnergyMonitor}]}
 """
     study.write_text(STUDY.partition("scientific")[0] + levels + "metric: {name: test/accuracy, mode: max}\n")
-    said = (
-        "protocol: decay; timed: trainer.callbacks replaces the list of toy.yaml, without LayerFreezing; to keep it, "
-    )
-    assert f"  note: {said}list it as well\n" in say(capsys, "plan", study)
+    said = "protocol: decay; timed: trainer.callbacks replaces the list of toy.yaml, LayerFreezing left out; "
+    assert f"  note: {said}what is to stay is listed there as well\n" in say(capsys, "plan", study)
 
 
 def test_a_pretrain_without_weights_is_to_do_again(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
