@@ -22,7 +22,7 @@ TIMES = ("seconds", "joules", "peak_bytes", "run")  # beginnings of columns that
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(find_spec("snakemake") is None, reason="needs pip install 'tlkit[snakemake]'"),
+    pytest.mark.skipif(find_spec("snakemake") is None, reason="needs pip install -e '.[snakemake]'"),
 ]
 
 
@@ -82,7 +82,7 @@ def test_snakemake_under_slurm_gives_what_study_run_gives(
     request: pytest.FixtureRequest,
 ) -> None:
     if find_spec("snakemake_executor_plugin_slurm") is None:
-        pytest.skip("needs pip install 'tlkit[snakemake]'")
+        pytest.skip("needs pip install -e '.[snakemake]'")
     place = Path("/etc/slurm/slurm.conf")  # the plugin's jobs lose SLURM_CONF
     if place.exists() or place.is_symlink():
         pytest.skip(f"{place} is another SLURM's")
