@@ -144,3 +144,10 @@ def test_an_experiment_in_place_of_a_study_is_one_fault(write: Write) -> None:
     message = refusal(path, path.read_text())
     assert "1 fault\n  line 1  expected a study, got an experiment; name it as base: in a study, or train it" in message
     assert f"tlkit fit --config {path}" in message
+
+
+def test_several_values_per_level_are_told_how_to_be_tried(write: Write) -> None:
+    text = GOOD.replace("{none: 0.9, common: 0.8}", "{none: [0.9, 0.5], common: 0.8}")
+    message = refusal(write().with_name("s.yaml"), text)
+    assert "1 fault" in message and "nuisance.model.optimizer.momentum: expected float, got a list; " in message
+    assert "per takes one value for each level of protocol: to try several, list them all as levels" in message

@@ -13,6 +13,7 @@ from tlkit.yaml_lines import Fault, Node, read
 
 Told = list[tuple[Level, Fault]]
 """Levels that cannot be used, and why."""
+SEVERAL = "to try several, list them all as levels of this path, and let `where` keep what belongs together"
 
 
 def level_faults(study: Study, cells: list[Cell]) -> Told:
@@ -55,6 +56,8 @@ def told_of(factor: Factor, level: Level, message: str, line: int) -> Told:
         message: begins with the path that is at fault, if that is known.
         line: where it stands.
     """
+    if factor.per and message.endswith("got a list"):
+        message += f"; per takes one value for each level of {', '.join(factor.per)}: {SEVERAL}"
     path, _, rest = message.partition(": ")
     columns = factor.columns or tuple(level.nodes)
     at = next((found for column in columns if (found := _within(path, column))), "")
