@@ -128,10 +128,12 @@ def test_a_copy_with_two_schedules_is_written_and_its_fault_is_said(write: Write
     path = write(**SCRATCH | {"trainer.callbacks": [{"class_path": "CosineDecay"}]})
     import tlkit_callbacks.cosine_decay  # noqa: F401
 
-    message = refused(capsys, "lr-range", "--config", str(path), "--write", str(path.with_name("two.yaml")))
-    assert "two.yaml is written, but cannot be trained yet" in message
-    assert "CosineDecay and OneCycle" in message
-    assert "OneCycle" in path.with_name("two.yaml").read_text()
+    copy = path.with_name("two.yaml")
+    assert main(["lr-range", "--config", str(path), "--write", str(copy)]) == 2
+    said = capsys.readouterr()
+    assert "tlkit fit" not in said.out and f"{copy} is written, but cannot be trained yet" in said.err
+    assert f"CosineDecay and OneCycle; remove all but one; then tlkit fit --config {copy}\n" in said.err
+    assert "OneCycle" in copy.read_text()
 
 
 def test_a_flat_curve_is_drawn_and_no_rate_is_written(write: Write, capsys: Any) -> None:

@@ -131,8 +131,9 @@ def _write(source: Path, target: Path, arguments: Arguments, words: Sequence[str
     text, kept = with_one_cycle(source.read_text(), arguments)
     runs.write_text(target, text)
     words = [str(target).join(word.rsplit(str(source), 1)) if word.endswith(str(source)) else word for word in words]
-    print(f"\nwritten{'' if kept else ' without the comments'}: tlkit fit {shlex.join(words)}")
+    lost, command = "" if kept else " without the comments", f"tlkit fit {shlex.join(words)}"
     try:
         check(plan(load_experiment(words)), with_data=False)
     except UserError as error:
-        raise UserError(f"{target} is written, but cannot be trained yet: {error}") from error
+        raise UserError(f"{target} is written{lost}, but cannot be trained yet: {error}; then {command}") from error
+    print(f"\nwritten{lost}: {command}")
