@@ -98,6 +98,15 @@ def test_a_pretrain_without_weights_is_to_do_again(study: Path, capsys: pytest.C
         say(capsys, "run", study)
 
 
+def test_what_is_exceeded_already_is_not_called_unchecked(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study.write_text(STUDY + "budget: {hours: 0.001, gigabytes: 5}\n")
+    planned = plan_study(study)
+    finish(planned, next(stage.id for stage in planned.plan.stages.values() if stage.stage == "transfer"))
+    text = say(capsys, "plan", study)
+    assert "over budget: budget.hours: 0.001, the study takes at least 0.0" in text
+    assert "budget.hours is not checked" not in text and "note: budget.gigabytes is not checked" in text
+
+
 def test_the_budget_is_checked_once_something_is_measured(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study.write_text(STUDY + "budget: {stages: 20, hours: 0.055, gigabytes: 0.039}\n")  # of 200 s and 0.04 GB
     text = say(capsys, "plan", study)
@@ -133,7 +142,9 @@ def test_a_budget_that_is_spent_is_over_whatever_the_rest_takes(study: Path) -> 
     found = states(planned.plan.root, "toys", [(stage.stage, stage.id) for stage in planned.plan.stages.values()])
     expected = estimate(planned.study, planned.plan, found)
     assert expected.seconds is None
-    assert over_budget(planned.study, planned.plan, expected) == ["budget.hours: 0.01, the study takes 0.03333"]
+    assert over_budget(planned.study, planned.plan, expected) == [
+        "budget.hours: 0.01, the study takes at least 0.03333"
+    ]
 
 
 def test_a_stage_shares_what_is_equal_in_all_its_combinations() -> None:

@@ -79,18 +79,23 @@ def over_budget(study: Study, plan: StudyPlan, expected: Estimate) -> list[str]:
     size = ((expected.bytes or 0.0) + expected.done_bytes) / 1e9
     taken = {"stages": float(len(plan.stages)), "hours": hours, "gigabytes": size}
     return [
-        f"budget.{name}: {limit:g}, the study takes {taken[name]:.4g}"
+        f"budget.{name}: {limit:g}, the study takes {_at_least(name, expected)}{taken[name]:.4g}"
         for name, limit in study.budget.items()
         if taken[name] > limit
     ]
 
 
-def unchecked_budget(study: Study, expected: Estimate) -> list[str]:
+def _at_least(name: str, expected: Estimate) -> str:
+    return "at least " if name != "stages" and expected.seconds is None else ""
+
+
+def unchecked_budget(study: Study, plan: StudyPlan, expected: Estimate) -> list[str]:
     """Returns which parts of the budget cannot be compared with anything yet, one sentence each."""
+    exceeded = {sentence.partition(":")[0] for sentence in over_budget(study, plan, expected)}
     return [
         f"budget.{name} is not checked: no stage of some kind has been measured; once one has, plan or run it again"
         for name in study.budget
-        if name != "stages" and expected.seconds is None
+        if _at_least(name, expected) and f"budget.{name}" not in exceeded
     ]
 
 

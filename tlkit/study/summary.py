@@ -49,8 +49,8 @@ def summary(planned: Planned, found: dict[str, Found]) -> list[str]:
 def notes(planned: Planned, found: dict[str, Found], expected: Estimate) -> list[str]:
     """Returns what one should know before a study runs, one sentence each."""
     study = planned.study
-    lost = lost_callbacks(study)
-    return [*unchecked_budget(study, expected), *study.notes, *lost, *metric_notes(planned, found)]
+    unchecked = unchecked_budget(study, planned.plan, expected)
+    return [*unchecked, *study.notes, *lost_callbacks(study), *metric_notes(planned, found)]
 
 
 def metric_notes(planned: Planned, found: dict[str, Found]) -> list[str]:
