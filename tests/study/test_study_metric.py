@@ -165,7 +165,7 @@ def test_what_a_users_class_may_log_is_accepted(
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "a_users_classes.py").write_text(USERS)
-    plan_study(a_study(write(**changes), "test/acc"))
+    assert plan_study(a_study(write(**changes), "test/acc")).plan.stages
 
 
 def test_the_worst_as_the_best_is_noted(write: Write, caplog: pytest.LogCaptureFixture) -> None:
